@@ -1,0 +1,449 @@
+"""The plain data that passes between layers; its JSON is the schema of store, panel and REST.
+
+Everything here is frozen. Times are seconds since the epoch (UTC), sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from .errors import FormatMismatch
+
+__all__ = [
+    "STEPS",
+    "ClusterInfo",
+    "ClusterPhase",
+    "ClusterSpec",
+    "Failure",
+    "FileInfo",
+    "JobOptions",
+    "JobRecord",
+    "JobSpec",
+    "Phase",
+    "Resources",
+    "Step",
+    "Value",
+    "ValueState",
+]
+
+_T = TypeVar("_T", bound="Model")
+
+
+class Model:
+    """Base of the frozen dataclasses below: JSON out and in."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Give a JSON-ready dictionary; fields that are None or empty are left out."""
+        out = {}
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = _plain(getattr(self, f.name))
+            if value is not None and value != [] and value != {} and value != "":
+                out[f.name] = value
+        return out
+
+    @classmethod
+    def from_json(cls: type[_T], data: Mapping[str, Any]) -> _T:
+        """Read what :meth:`to_json` wrote; fields of newer versions are ignored.
+
+        Raises
+        ------
+        FormatMismatch
+            A field is missing or of the wrong kind.
+        """
+        hints = _hints(cls)
+        try:
+            return cls(**{k: _typed(hints[k], v) for k, v in data.items() if k in hints})
+        except (TypeError, ValueError, AttributeError) as error:
+            raise FormatMismatch(
+                f"this is not a {cls.__name__} that this version can read: {error}",
+                "Compare the versions of jupyter_rayoffload here and where it was written",
+            ) from None
+
+    def replace(self: _T, **changes: Any) -> _T:
+        """Give a copy with `changes`."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Model):
+        return value.to_json()
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if value is None or hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _typed(next(a for a in args if a is not type(None)), value)
+    if origin is tuple:
+        return tuple(_typed(args[0], v) for v in value)
+    if origin is Mapping:
+        return {k: _typed(args[1], v) for k, v in value.items()}
+    if isinstance(hint, type) and issubclass(hint, Model):
+        return hint.from_json(value)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint(value)
+    return value
+
+
+class Phase(str, enum.Enum):
+    """Where a job is; DESIGN of the phases in docs/architecture.md."""
+
+    PACKAGING = "packaging"
+    STARTING_CLUSTER = "starting_cluster"
+    UPLOADING = "uploading"
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can follow this phase."""
+        return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.LOST)
+
+
+#: The steps of the panel's strip, in order. Cluster and workspace run side by side.
+STEPS = ("cluster", "workspace", "inputs", "queued", "running")
+
+
+class ValueState(str, enum.Enum):
+    """What has become of an input or an output; the values are the words that people see."""
+
+    TO_SEND = "to send"
+    SENT = "sent"
+    REUSED = "reused"
+    WAITS = "waits"
+    KEPT = "kept"  # in the store, and not asked for here
+    LANDED = "landed"
+    NOT_LANDED = "not landed"
+    CANNOT_TRAVEL = "cannot travel"
+
+
+@dataclass(frozen=True)
+class Value(Model):
+    """An input or an output, as the panel lists it.
+
+    Parameters
+    ----------
+    name : str
+    type : str
+        In words: ``DataFrame 1,000,000 × 12``, ``dict, 4 keys``.
+    size : int, optional
+        Pickled bytes, buffers included.
+    state : ValueState, optional
+    reason : str
+        Why it cannot travel or did not land.
+    job : str
+        Id of the job that it waits for, or came from.
+    """
+
+    name: str
+    type: str = ""
+    size: int | None = None
+    state: ValueState | None = None
+    reason: str = ""
+    job: str = ""
+
+
+@dataclass(frozen=True)
+class FileInfo(Model):
+    """A file that the cell made or changed; `state` is ``fetched``, ``there`` or ``kept here``."""
+
+    path: str
+    size: int = 0
+    state: str = "there"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Step(Model):
+    """One step of the strip: when it began and ended, and a word instead of its time (``reused``)."""
+
+    begin: float | None = None
+    end: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Failure(Model):
+    """Why a job did not succeed.
+
+    Parameters
+    ----------
+    reason : str
+        Name of a class of :mod:`.errors`, or ``""`` for the cell's own exception.
+    message, hint : str
+        What happened, and what to do.
+    ename, evalue : str
+        Of the cell's own exception.
+    traceback : tuple of str
+        Rendered lines with terminal colours.
+    line : int, optional
+        Line of the cell that raised, counted as the notebook shows them (the magic is line 1).
+    """
+
+    reason: str = ""
+    message: str = ""
+    hint: str = ""
+    ename: str = ""
+    evalue: str = ""
+    traceback: tuple[str, ...] = ()
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Resources(Model):
+    """What a job asks for; None means the cluster's default.
+
+    Parameters
+    ----------
+    cpus, gpus : float, optional
+    memory : int, optional
+        Bytes.
+    custom : Mapping of str to float
+    """
+
+    cpus: float | None = None
+    gpus: float | None = None
+    memory: int | None = None
+    custom: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobOptions(Model):
+    """The options of ``%%ray_job``, after parsing; :func:`.magics.parse` documents each.
+
+    `inputs` and `outputs` None means found from the cell. `timeout` is seconds.
+    """
+
+    inputs: tuple[str, ...] | None = None
+    outputs: tuple[str, ...] | None = None
+    profile: str = ""
+    cluster: str = ""
+    resources: Resources = Resources()
+    pip: tuple[str, ...] = ()
+    py_modules: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    workdir: str = ""
+    exclude: tuple[str, ...] = ()
+    fetch: tuple[str, ...] = ()
+    timeout: float | None = None
+    retries: int = 0
+    lazy: bool = False
+
+    # `inputs=()` (nothing) is not the same as None (find them), so empty tuples must survive JSON.
+    def to_json(self) -> dict[str, Any]:
+        """As :meth:`Model.to_json`, but an empty `inputs` or `outputs` stays."""
+        out = super().to_json()
+        for name in ("inputs", "outputs"):
+            if getattr(self, name) is not None:
+                out[name] = list(getattr(self, name))
+        return out
+
+
+@dataclass(frozen=True)
+class JobSpec(Model):
+    """What a job is: fixed when it is submitted, signed in the store, enough for a rerun.
+
+    Parameters
+    ----------
+    id : str
+        ``LABEL-6hex``, ``[A-Za-z0-9_-]{1,64}``.
+    kind : str
+        ``cell``, ``callable`` or ``program``.
+    source : str
+        The cell's text without the magic line; the entrypoint of a program.
+    cell_line : str
+        The magic line as typed, for line numbers and the record.
+    label, owner, notebook : str
+    count : int, optional
+        Execution count of the cell, for ``Cell In[7]`` in tracebacks.
+    created : float
+    options : JobOptions
+    inputs : tuple of Value
+    expected : tuple of str
+        Names that the cell will assign, as far as its text tells.
+    watched : tuple of str
+        Inputs that the cell may change: they come back if they differ afterwards.
+    after : Mapping of str to str
+        Input name to the id of the job whose output it is (a chain).
+    versions : Mapping of str to str
+        ``python``, ``ray``, ``cloudpickle`` and the libraries of the inputs' types.
+    package, bundle : str
+        Digests of the workspace package and of the runner's own package.
+    modules : tuple of str
+        Digests of further packages (local modules outside the workspace).
+    left_behind : tuple of str
+        Files that stay because they may hold secrets.
+    notes : tuple of str
+        What else the panel should say of the workspace.
+    """
+
+    id: str
+    kind: str = "cell"
+    source: str = ""
+    cell_line: str = ""
+    label: str = ""
+    owner: str = ""
+    notebook: str = ""
+    count: int | None = None
+    created: float = 0.0
+    options: JobOptions = JobOptions()
+    inputs: tuple[Value, ...] = ()
+    expected: tuple[str, ...] = ()
+    watched: tuple[str, ...] = ()
+    after: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    package: str = ""
+    bundle: str = ""
+    modules: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class JobRecord(Model):
+    """All that is known of a job at one moment; :func:`.phase.advance` makes the next one.
+
+    Parameters
+    ----------
+    spec : JobSpec
+    phase : Phase
+    cluster : str
+        Name of the cluster that serves it.
+    dashboard : str
+        Address of the Ray dashboard for a browser; empty where there is none to open.
+    reason, detail, event : str
+        What is waited for in one sentence, what that means, and the raw event behind it.
+    steps : Mapping of str to Step
+        By the names of :data:`STEPS`.
+    started, ended, last_seen : float, optional
+        First and last moment of the job; last sign of life of its runner.
+    inputs, outputs : tuple of Value
+    files : tuple of FileInfo
+    failure : Failure, optional
+    exit_code : int, optional
+    attempt : int
+        Number of Ray submissions so far; the id of each is ``ID-ATTEMPT``.
+    lines : int
+        Lines of log so far.
+    progress : tuple of float
+        ``(done, total)`` in bytes or items, or empty.
+    session : str
+        Ray's session name: another one means another head.
+    """
+
+    spec: JobSpec
+    phase: Phase = Phase.PACKAGING
+    cluster: str = ""
+    dashboard: str = ""
+    reason: str = ""
+    detail: str = ""
+    event: str = ""
+    steps: Mapping[str, Step] = field(default_factory=dict)
+    started: float | None = None
+    ended: float | None = None
+    last_seen: float | None = None
+    inputs: tuple[Value, ...] = ()
+    outputs: tuple[Value, ...] = ()
+    files: tuple[FileInfo, ...] = ()
+    failure: Failure | None = None
+    exit_code: int | None = None
+    attempt: int = 0
+    lines: int = 0
+    progress: tuple[float, ...] = ()
+    session: str = ""
+
+    @property
+    def id(self) -> str:
+        """Id of the job."""
+        return self.spec.id
+
+    @property
+    def submission_id(self) -> str:
+        """Id of the newest Ray submission; ``""`` before the first."""
+        return f"{self.spec.id}-{self.attempt}" if self.attempt else ""
+
+
+class ClusterPhase(str, enum.Enum):
+    """Where a cluster is."""
+
+    NONE = "none"
+    STARTING = "starting"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class ClusterSpec(Model):
+    """What a cluster should be; the Kubernetes back end reads more of it than the embedded one."""
+
+    name: str = "default"
+    profile: str = ""
+
+
+@dataclass(frozen=True)
+class ClusterInfo(Model):
+    """What is known of a cluster at one moment; holds no secret.
+
+    Parameters
+    ----------
+    name : str
+    kind : str
+        ``embedded``, ``address`` or ``kubernetes``.
+    phase : ClusterPhase
+    reason, detail : str
+        In words, as in :class:`JobRecord`.
+    address : str
+        Of Ray's Jobs API.
+    dashboard : str
+        For a browser.
+    session : str
+        Ray's session name.
+    python, ray : str
+        Versions on the cluster: ``3.11``, ``2.60.0``.
+    resources, used : Mapping of str to float
+        ``CPU``, ``GPU``, ``memory`` (bytes) and custom ones.
+    nodes : int
+    since : float, optional
+        When this phase began.
+    """
+
+    name: str = "default"
+    kind: str = ""
+    phase: ClusterPhase = ClusterPhase.NONE
+    reason: str = ""
+    detail: str = ""
+    address: str = ""
+    dashboard: str = ""
+    session: str = ""
+    python: str = ""
+    ray: str = ""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    used: Mapping[str, float] = field(default_factory=dict)
+    nodes: int = 0
+    since: float | None = None

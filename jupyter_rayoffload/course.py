@@ -1,0 +1,89 @@
+"""A job on its way: the draft before it is submitted, and its course as one process sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .models import JobRecord, JobSpec, Phase
+from .phase import Event, advance
+
+if TYPE_CHECKING:
+    from .remote.codec import Frozen
+
+__all__ = ["Course", "Draft", "new_id"]
+
+
+def new_id(label: str) -> str:
+    """Give a fresh job id: what people recognise, then 24 random bits; never reused.
+
+    Ray accepts any string and then chokes on some (``research``: ``a/b``, 300 characters), so only
+    ``[A-Za-z0-9_-]{1,64}`` is made here.
+    """
+    slug = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in label).strip("-")[:40]
+    return f"{slug or 'cell'}-{secrets.token_hex(3)}"
+
+
+@dataclass
+class Draft:
+    """A job that is about to be submitted.
+
+    Parameters
+    ----------
+    spec : JobSpec
+    frozen : Frozen, optional
+        The inputs; None for a rerun, whose inputs are in the store.
+    modules : tuple of str
+        Dotted names that the cell and its inputs import.
+    copy_from : str
+        Id of the job whose inputs and packages a rerun takes over.
+    """
+
+    spec: JobSpec
+    frozen: Frozen | None = None
+    modules: tuple[str, ...] = ()
+    copy_from: str = ""
+
+
+class Course:
+    """The course of one job as this process sees it: its record, and who wants to know.
+
+    Parameters
+    ----------
+    record : JobRecord
+    """
+
+    def __init__(self, record: JobRecord) -> None:
+        self.record = record
+        self.ended = asyncio.Event()
+        self._observers: list[Callable[[JobRecord, Event], None]] = []
+        if record.phase.ended:
+            self.ended.set()
+
+    def subscribe(self, observer: Callable[[JobRecord, Event], None]) -> None:
+        """Call ``observer(record, event)`` in the loop after each event, also those that change nothing."""
+        self._observers.append(observer)
+
+    def tell(self, type_: str, at: float | None = None, **content: Any) -> None:
+        """Take an event into the record and pass it on."""
+        event = Event(type_, time.time() if at is None else at, content)
+        self.record = advance(self.record, event)
+        for observer in list(self._observers):
+            observer(self.record, event)
+        if self.record.phase.ended:
+            self.ended.set()
+        else:
+            self.ended.clear()
+
+    @asynccontextmanager
+    async def step(self, name: str, note: str = "") -> AsyncIterator[dict[str, str]]:
+        """Mark a step of the strip as current while the block runs; ``box["note"]`` replaces its time."""
+        box = {"note": note}
+        self.tell("step", name=name, state="begin")
+        yield box
+        self.tell("step", name=name, state="end", note=box["note"])

@@ -1,0 +1,97 @@
+"""The open way to one cluster: its connection, its store and its Jobs API."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import errors
+from .remote import codec, store
+from .remote.signing import Signer, Tampered
+
+if TYPE_CHECKING:
+    from .clusters import Connection
+    from .config import RayOffload
+    from .models import ClusterInfo
+    from .rayapi import RayClient
+
+__all__ = ["Link", "blocking", "open_link", "translated"]
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Link:
+    """An open way to one cluster and its store.
+
+    Parameters
+    ----------
+    connection : Connection
+    store : Store
+    ray : RayClient
+    """
+
+    connection: Connection
+    store: store.Store
+    ray: RayClient
+
+    @property
+    def info(self) -> ClusterInfo:
+        """The cluster, without secrets."""
+        return self.connection.info
+
+    @property
+    def signer(self) -> Signer:
+        """The owner's signer."""
+        return Signer(self.connection.key)
+
+    async def aclose(self) -> None:
+        """Close both ways; what runs goes on."""
+        with suppress(Exception):
+            await self.ray.aclose()
+        with suppress(Exception):
+            await asyncio.to_thread(self.store.close)
+
+
+async def open_link(connection: Connection, config: RayOffload) -> Link:
+    """Open the store and the Jobs API of `connection`.
+
+    Raises
+    ------
+    StoreUnreachable, StoreRefused
+    """
+    from .rayapi import RayClient
+
+    opened = store.Store(connection.store, connection.owner, Signer(connection.key), config.lifetimes())
+    await blocking(opened.ping)
+    return Link(connection, opened, RayClient(connection.info.address, connection.ray_token))
+
+
+async def blocking(call: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+    """Run a blocking call of the store in a thread; its errors become ours."""
+    with translated():
+        return await asyncio.to_thread(call, *args, **kwargs)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the small errors of ``remote``, which travels without this package, into those of :mod:`.errors`."""
+    try:
+        yield
+    except store.StoreDown as error:
+        raise errors.StoreUnreachable(str(error), "Look at %ray cluster; the job itself goes on") from error
+    except store.StoreNoAuth as error:
+        raise errors.StoreRefused(str(error), "Check the store's password in the connection file") from error
+    except store.StoreOutOfMemory as error:
+        hint = "Delete jobs that are done with (%ray delete ID), or raise store_limit"
+        raise errors.StoreFull(str(error), hint) from error
+    except store.Missing as error:
+        raise errors.Expired(str(error), "Run the cell again; lifetimes are settings of RayOffload") from error
+    except Tampered as error:
+        hint = "Nothing was unpickled. Someone else writes to this store, or the key has changed"
+        raise errors.Forged(str(error), hint) from error
+    except codec.WrongFormat as error:
+        raise errors.FormatMismatch(str(error), "Run the cell again with the versions of this notebook") from error

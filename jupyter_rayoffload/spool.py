@@ -1,0 +1,73 @@
+"""The log of a job, in a file: a notebook pod must not hold in memory what its job prints."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from array import array
+
+__all__ = ["Spool"]
+
+
+class Spool:
+    """Lines of text in an unlinked temporary file, with 8 bytes of memory for each.
+
+    A carriage return starts its line again, as a progress bar means it: what it rewrote is not kept.
+    Safe to write from one thread while others read.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="rayoffload-log-")  # noqa: SIM115 - lives as long as the job
+        self._starts = array("Q")
+        self._size = 0
+        self._open = ""  # the line that has no newline yet
+        self._lock = threading.Lock()
+
+    @property
+    def total(self) -> int:
+        """Number of lines so far, the unfinished one included."""
+        return len(self._starts) + bool(self._open)
+
+    def write(self, text: str) -> None:
+        """Append `text` as a terminal would take it."""
+        with self._lock:
+            *whole, self._open = (self._open + text).split("\n")
+            data = bytearray()
+            for line in whole:
+                self._starts.append(self._size + len(data))
+                data += (_overwritten(line) + "\n").encode("utf-8", "replace")
+            if "\r" in self._open[:-1]:
+                self._open = _overwritten(self._open)
+            if data:
+                self._file.seek(self._size)
+                self._file.write(data)
+                self._size += len(data)
+
+    def lines(self, first: int, last: int) -> list[str]:
+        """Give lines `first` to `last` (not included), counted from 0."""
+        with self._lock:
+            first, last = max(0, first), min(last, self.total)
+            done = len(self._starts)
+            out: list[str] = []
+            if first < min(last, done):
+                begin = self._starts[first]
+                end = self._starts[last] if last < done else self._size
+                self._file.seek(begin)
+                out = self._file.read(end - begin).decode("utf-8", "replace").split("\n")[:-1]
+            if last > done:
+                out.append(_overwritten(self._open))
+            return out
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self._file.close()
+
+
+def _overwritten(line: str) -> str:
+    """Apply carriage returns: each starts the line again, and longer old text stays visible behind the new."""
+    if "\r" not in line:
+        return line
+    shown = ""
+    for part in line.rstrip("\r").split("\r"):
+        shown = part + shown[len(part) :] if "\x1b" not in part + shown else part or shown
+    return shown

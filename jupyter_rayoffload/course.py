@@ -60,6 +60,7 @@ class Course:
 
     def __init__(self, record: JobRecord) -> None:
         self.record = record
+        self.end: Mapping[str, Any] = {}  # the runner's last word
         self.ended = asyncio.Event()
         self._observers: list[Callable[[JobRecord, Event], None]] = []
         if record.phase.ended:
@@ -72,6 +73,8 @@ class Course:
     def tell(self, type_: str, at: float | None = None, **content: Any) -> None:
         """Take an event into the record and pass it on."""
         event = Event(type_, time.time() if at is None else at, content)
+        if type_ == "phase" and Phase(content["phase"]).ended:
+            self.end = content
         self.record = advance(self.record, event)
         for observer in list(self._observers):
             observer(self.record, event)

@@ -230,6 +230,21 @@ class Resources(Model):
     memory: int | None = None
     custom: Mapping[str, float] = field(default_factory=dict)
 
+    def by_name(self) -> dict[str, float]:
+        """Give what is asked for under Ray's names: ``CPU``, ``GPU``, ``memory`` (bytes), custom ones."""
+        named = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory, **self.custom}
+        return {name: float(amount) for name, amount in named.items() if amount}
+
+    def words(self) -> str:
+        """Say it: ``4 CPUs and 8 GiB of memory``; empty where nothing is asked for."""
+        return " and ".join(_resource(name, amount) for name, amount in self.by_name().items())
+
+
+def _resource(name: str, amount: float) -> str:
+    if name == "memory":
+        return f"{amount / 2**30:.3g} GiB of memory"
+    return f"{amount:g} {name}{'s' if amount != 1 and name in ('CPU', 'GPU') else ''}"
+
 
 @dataclass(frozen=True)
 class JobOptions(Model):

@@ -1,0 +1,378 @@
+"""What a kernel, a script and a server do with jobs: submit, chain, retry, cancel, rerun, list.
+
+Everything here is asynchronous and belongs to one loop; :mod:`.job` owns that loop in a kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from .clusters import open_backend
+from .course import Course, Draft, new_id
+from .errors import ClusterError, DependencyFailed, JobNotFound, NotEnoughResources, OffloadError, StoreError
+from .link import Link, blocking, open_link
+from .models import (
+    ClusterInfo,
+    ClusterSpec,
+    Failure,
+    JobOptions,
+    JobRecord,
+    JobSpec,
+    Phase,
+    Resources,
+    ValueState,
+)
+from .packing import Packed, pack, runtime_env, send
+from .phase import Event, advance
+from .witness import Witness
+from .words import size_text
+
+if TYPE_CHECKING:
+    from .config import RayOffload
+
+__all__ = ["Offloader"]
+
+#: A job that waits in this process is written again this often, so that others see that it is alive, seconds.
+KEEPALIVE_SECONDS = 10.0
+#: A job without a submission whose process has been silent for so long was never submitted, seconds.
+ABANDONED_SECONDS = 60.0
+
+
+class Offloader:
+    """Submits jobs to one owner's clusters and follows them.
+
+    Parameters
+    ----------
+    config : RayOffload
+    """
+
+    def __init__(self, config: RayOffload) -> None:
+        self.config = config
+        self.backend = open_backend(config)
+        self.courses: dict[str, Course] = {}
+        self._links: dict[str, Link] = {}
+        self._connecting = asyncio.Lock()
+        self._packing = asyncio.Lock()
+
+    # ------------------------------------------------------------------ the cluster
+
+    async def connect(
+        self, cluster: str = "", profile: str = "", on_change: Callable[[ClusterInfo], None] | None = None
+    ) -> Link:
+        """Give the open way to a cluster, which is made where there is none.
+
+        Raises
+        ------
+        ClusterError, StoreError
+        """
+        name = cluster or "default"
+        async with self._connecting:
+            link = self._links.get(name)
+            if link and await _answers(link):
+                return link
+            connection = await self.backend.ensure(ClusterSpec(name=name, profile=profile), on_change)
+            opened = await open_link(connection, self.config)
+            if link:
+                await link.aclose()
+            self._links[name] = opened
+            return opened
+
+    async def aclose(self) -> None:
+        """Close all ways; clusters and jobs go on."""
+        for link in self._links.values():
+            await link.aclose()
+        self._links.clear()
+        await self.backend.aclose()
+
+    # ------------------------------------------------------------------ one job, from its draft to its end
+
+    async def run(self, draft: Draft, course: Course) -> None:
+        """Take a job from its draft to its end.
+
+        Whatever goes wrong is told to the course. Cancelling the task before the job was handed to Ray
+        cancels the job.
+        """
+        self.courses[course.record.id] = course
+        try:
+            link = await self._submit_draft(draft, course)
+            await self._follow(course, link)
+        except OffloadError as error:
+            failure = Failure(reason=error.reason, message=error.message, hint=error.hint)
+            course.tell("failed", failure=failure.to_json())
+            await self._save(course)
+        except asyncio.CancelledError:
+            if not course.record.attempt:
+                course.tell("cancelled")
+                await self._save(course)
+            raise
+        except Exception as error:  # a slip of ours must not leave the panel waiting for ever
+            failure = Failure(reason="OffloadError", message=f"jupyter_rayoffload failed: {error!r}")
+            course.tell("failed", failure=failure.to_json())
+            raise
+
+    async def _submit_draft(self, draft: Draft, course: Course) -> Link:
+        packing = asyncio.ensure_future(self._pack(draft, course))
+        try:
+            link = await self._cluster(draft.spec.options, course)
+            packed = await packing
+        finally:
+            packing.cancel()
+        with self._kept_alive(course):
+            await self._send(draft, packed, course, link)
+            await self._await_upstream(course)
+            await self._submit(course, link)
+        return link
+
+    async def _cluster(self, options: JobOptions, course: Course) -> Link:
+        def on_change(info: ClusterInfo) -> None:
+            course.tell("wait", reason=info.reason, detail=info.detail)
+
+        async with course.step("cluster"):
+            link = await self.connect(options.cluster, options.profile, on_change)
+        info = link.info
+        course.tell("cluster", name=info.name, dashboard=info.dashboard, session=info.session)
+        _check_resources(options.resources, info)
+        return link
+
+    async def _pack(self, draft: Draft, course: Course) -> Packed | None:
+        if draft.copy_from:
+            return None
+        loop = asyncio.get_running_loop()
+
+        def on_progress(text: str) -> None:
+            loop.call_soon_threadsafe(lambda: course.tell("wait", reason=text))
+
+        async with course.step("workspace") as box, self._packing:
+            signer = self.backend.signer()
+            packed = await asyncio.to_thread(pack, draft, self.config, signer, on_progress)
+            box["note"] = "reused" if packed.known else ""
+        course.record = course.record.replace(spec=packed.described(course.record.spec))
+        return packed
+
+    async def _send(self, draft: Draft, packed: Packed | None, course: Course, link: Link) -> None:
+        """Put into the store what it lacks, then the record: it appears when it can be run."""
+        loop = asyncio.get_running_loop()
+        spec = course.record.spec
+        names = ", ".join(f"`{v.name}`" for v in spec.inputs if v.state is not ValueState.WAITS)
+
+        def on_progress(done: int, total: int) -> None:
+            text = f"Sending {names}: {size_text(done)} of {size_text(total)}"
+            loop.call_soon_threadsafe(lambda: course.tell("progress", reason=text, done=done, total=total))
+
+        async with course.step("inputs"):
+            if packed is not None:
+                await blocking(link.store.create, spec.id, {"spec": spec.to_json()})
+                await send(packed, link)
+            if draft.frozen is not None:
+                sent = await blocking(link.store.put_payload, spec.id, "inputs", draft.frozen, on_progress)
+                draft.frozen = None  # the copies have gone: the notebook's memory is free again
+                self._mark_sent(course, sent)
+
+    def _mark_sent(self, course: Course, sent: int) -> None:
+        state = ValueState.SENT if sent else ValueState.REUSED
+        inputs = [v if v.state is ValueState.WAITS else v.replace(state=state) for v in course.record.inputs]
+        course.tell("inputs", inputs=[v.to_json() for v in inputs])
+
+    async def _await_upstream(self, course: Course) -> None:
+        """Wait for the jobs whose outputs this one reads; their values go from store to cluster."""
+        for name, job_id in course.record.spec.after.items():
+            upstream = self.courses.get(job_id)
+            if upstream is None:
+                continue
+            if not upstream.record.phase.ended:
+                course.tell("step", name="inputs", state="begin")
+                label = upstream.record.spec.label or job_id
+                course.tell("wait", reason=f"Waits for `{name}` from job {label}")
+                await upstream.ended.wait()
+                course.tell("step", name="inputs", state="end")
+            if upstream.record.phase is not Phase.SUCCEEDED:
+                raise DependencyFailed(
+                    f"{name!r} comes from job {job_id}, which ended as {upstream.record.phase.value}",
+                    f"%ray logs {job_id} shows why; run its cell again, then this one",
+                )
+        there = [
+            v.replace(state=ValueState.REUSED) if v.state is ValueState.WAITS else v
+            for v in course.record.inputs
+        ]
+        course.tell("inputs", inputs=[v.to_json() for v in there])
+
+    async def _submit(self, course: Course, link: Link) -> None:
+        spec, attempt = course.record.spec, course.record.attempt + 1
+        course.tell("step", name="queued", state="begin")
+        await link.ray.submit(
+            submission_id=f"{spec.id}-{attempt}",
+            entrypoint=f"python -m {spec.versions['runner']} {spec.id} {attempt}",
+            runtime_env=runtime_env(spec, link.connection, self.config),
+            metadata={"owner": spec.owner, "notebook": spec.notebook, "label": spec.label, "job": spec.id},
+            resources=_entrypoint_resources(spec.options.resources, link.info),
+        )
+        course.tell("submitted", attempt=attempt)
+        await self._save(course)
+
+    async def _follow(self, course: Course, link: Link) -> None:
+        retries = course.record.spec.options.retries
+        while True:
+            await self._witness(course, link).follow()
+            attempt = course.record.attempt
+            if course.record.phase is not Phase.FAILED or attempt > retries:
+                return
+            course.tell("again", reason=f"Failed, and tried again: retry {attempt} of {retries}")
+            await self._submit(course, link)
+
+    def _witness(self, course: Course, link: Link) -> Witness:
+        return Witness(course, link, self.backend.get, self._save, lambda: len(self.live()))
+
+    async def _save(self, course: Course) -> None:
+        """Write the record's state, for those who list jobs; a store that is away is no reason to fail."""
+        link = self._links.get(course.record.cluster or "default")
+        if link is None:
+            return
+        state = course.record.to_json()
+        del state["spec"]
+        with suppress(StoreError):
+            await blocking(link.store.write_state, course.record.id, state)
+
+    @contextmanager
+    def _kept_alive(self, course: Course) -> Iterator[None]:
+        """Write the state of a job that waits here every few seconds, so that others see it is not abandoned."""
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(KEEPALIVE_SECONDS)
+                course.tell("alive")
+                await self._save(course)
+
+        task = asyncio.ensure_future(beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    def live(self) -> list[Course]:
+        """Give the courses of this process that have not ended."""
+        return [c for c in self.courses.values() if not c.record.phase.ended]
+
+    # ------------------------------------------------------------------ jobs by id
+
+    async def course(self, job_id: str) -> Course:
+        """Give the course of a job of any process, as the store knows it.
+
+        Raises
+        ------
+        JobNotFound
+        """
+        link = await self.connect()
+        fields = await blocking(link.store.read, job_id)
+        if not fields:
+            raise JobNotFound(f"there is no job {job_id!r}", "%ray jobs lists those that are kept")
+        course = Course(_record(fields))
+        course.end = fields.get("end") or {}
+        self.courses[job_id] = course
+        return course
+
+    async def attach(self, course: Course) -> None:
+        """Take in a job of any process from its first line, and follow it to its end."""
+        link = await self.connect(course.record.cluster)
+        if not course.record.phase.ended:
+            return await self._follow(course, link)
+        after = "0"
+        while entries := await blocking(link.store.read_events, course.record.id, after, 0):
+            for message in (m for entry in entries for m in entry.messages):
+                if message["type"] != "phase":
+                    course.tell(message["type"], at=message["t"], **message["content"])
+            after = entries[-1].id
+
+    async def records(self, limit: int = 20) -> list[JobRecord]:
+        """Read the newest jobs of this owner, newest first."""
+        link = await self.connect()
+        ids = await blocking(link.store.ids, limit)
+        fields = await blocking(link.store.read_many, ids)
+        return [_record(fields[job_id]) for job_id in ids if fields.get(job_id)]
+
+    async def cancel(self, course: Course) -> None:
+        """Stop a job: gracefully first, finally after Ray's grace; idempotent."""
+        record = course.record
+        if record.phase.ended or not record.attempt:
+            return
+        link = await self.connect(record.cluster)
+        with suppress(StoreError):
+            await blocking(link.store.request_stop, record.id)
+        await link.ray.stop(record.submission_id)
+
+    async def delete(self, job_id: str) -> None:
+        """Forget a job that has ended: record, events, payloads."""
+        link = await self.connect()
+        await blocking(link.store.delete, job_id)
+        self.courses.pop(job_id, None)
+
+    async def fetch(self, record: JobRecord, slot: str) -> Any:
+        """Give a payload, checked and not yet unpickled: header, graph, buffers.
+
+        Raises
+        ------
+        Expired, Forged, FormatMismatch, StoreUnreachable
+        """
+        link = await self.connect(record.cluster)
+        return await blocking(link.store.fetch_payload, record.id, slot)
+
+    async def rerun_draft(self, record: JobRecord, options: JobOptions) -> Draft:
+        """Make a draft of the same job again: same source, same frozen inputs, same packages."""
+        link = await self.connect(record.cluster)
+        spec = record.spec.replace(
+            id=new_id(record.spec.label), created=time.time(), options=options, inputs=record.inputs
+        )
+        await blocking(link.store.create, spec.id, {"spec": spec.to_json()})
+        await blocking(link.store.copy_payload, record.id, spec.id, "inputs")
+        return Draft(spec, copy_from=record.id)
+
+
+async def _answers(link: Link) -> bool:
+    try:
+        version = await link.ray.version()
+    except ClusterError:
+        return False
+    return not link.info.session or version.get("session_name") == link.info.session
+
+
+def _record(fields: Mapping[str, Any]) -> JobRecord:
+    """Join what the store has of a job; the runner's last word counts more than a state nobody updated."""
+    spec = JobSpec.from_json(fields["spec"])
+    state = fields.get("state") or {}
+    record = JobRecord.from_json({"inputs": fields["spec"].get("inputs", ()), **state, "spec": fields["spec"]})
+    end = fields.get("end")
+    if end and not record.phase.ended and end.get("attempt", record.attempt) >= record.attempt:
+        return advance(record, Event("phase", end.get("t", time.time()), end))
+    abandoned = time.time() - (record.last_seen or spec.created) > ABANDONED_SECONDS
+    if not record.phase.ended and not record.attempt and abandoned:
+        never = {
+            "message": "Never submitted: its kernel ended first",
+            "hint": f"%ray rerun {spec.id} submits it",
+        }
+        return advance(record, Event("gone", time.time(), never))
+    return record
+
+
+def _check_resources(asked: Resources, info: ClusterInfo) -> None:
+    """Refuse at once what a cluster that cannot grow can never give."""
+    if info.kind == "kubernetes" or not info.resources:
+        return
+    for name, amount in asked.by_name().items():
+        there = info.resources.get(name, 0.0)
+        if amount > there:
+            few = "has none" if not there else f"has {there / 2**30:.3g} GiB" if name == "memory" else f"has {there:g}"
+            raise NotEnoughResources(
+                f"the job asks for {asked.words()}, and cluster {info.name} {few}",
+                "Ask for less, or use a larger cluster",
+            )
+
+
+def _entrypoint_resources(asked: Resources, info: ClusterInfo) -> dict[str, float]:
+    """What the job's process reserves; on the embedded cluster nothing unasked, for its Ray tasks need the CPUs."""
+    wanted = asked.by_name()
+    if info.kind == "kubernetes":
+        wanted.setdefault("CPU", 1.0)  # keeps it off the head: an OOM kill there would take every job along
+    return wanted

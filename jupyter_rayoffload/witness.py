@@ -1,0 +1,172 @@
+"""Following a job to its end by three witnesses: its events, Ray's status, and the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from .course import Course
+from .errors import ClusterError, OffloadError, StoreError
+from .link import Link, blocking
+from .models import ClusterInfo, JobRecord, Phase
+from .remote.store import follow
+
+if TYPE_CHECKING:
+    from .rayapi import JobInfo
+
+__all__ = ["Witness"]
+
+#: Between two questions to Ray about one job, seconds; with many live jobs proportionally more.
+POLL_SECONDS = 1.0
+#: How long the runner's own last word may come after Ray's, seconds.
+GRACE_SECONDS = 3.0
+#: A runner gives a sign of life every 5 s; after three missed ones and another head, the job is lost.
+SILENCE_SECONDS = 15.0
+#: How long an unreachable head may stay so before its silent jobs count as lost, seconds.
+UNREACHABLE_SECONDS = 90.0
+
+
+class Witness:
+    """Follows one job from its first event until it has ended.
+
+    Parameters
+    ----------
+    course : Course
+    link : Link
+    look : callable
+        ``await look(name)`` gives the cluster's present state.
+    save : callable
+        ``await save(course)`` writes the record's state to the store.
+    crowd : callable
+        Number of jobs that are followed now.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        link: Link,
+        look: Callable[[str], Awaitable[ClusterInfo]],
+        save: Callable[[Course], Awaitable[None]],
+        crowd: Callable[[], int],
+    ) -> None:
+        self._course, self._link = course, link
+        self._look, self._save, self._crowd = look, save, crowd
+
+    @property
+    def _record(self) -> JobRecord:
+        return self._course.record
+
+    async def follow(self) -> None:
+        """Return when the job has ended."""
+        events, ray = asyncio.ensure_future(self._events()), asyncio.ensure_future(self._ray())
+        tasks = {events, ray, asyncio.ensure_future(self._save_phases())}
+        try:
+            done, _ = await asyncio.wait({events, ray}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await self._save(self._course)
+
+    async def _events(self) -> None:
+        connection = self._link.connection
+        stream = follow(
+            connection.store, connection.owner, self._link.signer, self._record.id, on_trouble=self._trouble
+        )
+        async for entry in stream:
+            # A retry starts a new runner: what an earlier one printed is log, what it said of phases is past.
+            current = entry.writer == self._record.submission_id or not self._record.attempt
+            for message in entry.messages:
+                if current or message["type"] != "phase":
+                    self._course.tell(message["type"], at=message["t"], **message["content"])
+            if current and self._record.phase.ended:
+                return
+
+    def _trouble(self, text: str | None) -> None:
+        if not self._record.phase.ended:
+            self._course.tell("wait", reason=text or "")
+
+    async def _ray(self) -> None:
+        """Ask Ray, and the cluster where Ray does not answer, until they know that the job has ended."""
+        silent_since: float | None = None
+        while True:
+            await asyncio.sleep(max(POLL_SECONDS, 0.1 * self._crowd()))
+            try:
+                info = await self._link.ray.info(self._record.submission_id)
+            except ClusterError as error:
+                silent_since = silent_since or time.time()
+                if await self._head_died(silent_since, error):
+                    return
+                continue
+            silent_since = None
+            if info is None:
+                if await self._head_died(time.time(), None):
+                    return
+            elif info.status in ("SUCCEEDED", "FAILED", "STOPPED"):
+                return await self._last_word(info)
+            elif info.status == "PENDING" and self._record.phase is Phase.PENDING and not self._record.reason:
+                self._course.tell("wait", reason=waits_for(self._record))
+
+    async def _last_word(self, info: JobInfo) -> None:
+        """Ray says that the runner has ended: let the runner's own words come first, if there are any."""
+        deadline = time.time() + GRACE_SECONDS
+        while time.time() < deadline and not self._record.phase.ended:
+            try:
+                fields = await blocking(self._link.store.read, self._record.id)
+            except StoreError:
+                deadline = time.time() + GRACE_SECONDS  # it may hold the last word: wait for it
+                await asyncio.sleep(1)
+                continue
+            end = (fields or {}).get("end")
+            if end and end.get("attempt", self._record.attempt) == self._record.attempt:
+                await asyncio.sleep(0.5)  # what was printed last comes by the stream
+                break
+            await asyncio.sleep(0.2)
+        else:
+            end = None
+        if self._record.phase.ended:
+            return
+        if end:
+            return self._course.tell("phase", **end)
+        self._course.tell(
+            "ray",
+            status=info.status,
+            message=info.message,
+            exit_code=info.exit_code,
+            error_type=info.error_type,
+        )
+
+    async def _head_died(self, since: float, error: OffloadError | None) -> bool:
+        """Whether the job went with its head: nothing hears of it, and its runner is silent."""
+        now = time.time()
+        there = ClusterInfo()
+        with suppress(OffloadError):
+            there = await self._look(self._link.info.name)
+        other_head = there.session != self._link.info.session
+        silent = now - (self._record.last_seen or 0) > SILENCE_SECONDS
+        if silent and (error is None or other_head or now - since > UNREACHABLE_SECONDS):
+            self._course.tell("gone")
+            return True
+        if error is not None and now - since > 5:
+            self._course.tell("wait", reason=f"The cluster has not answered for {int(now - since)} s")
+        return False
+
+    async def _save_phases(self) -> None:
+        """Write the state whenever its phase has changed, for those who list jobs."""
+        seen = None
+        while True:
+            if self._record.phase is not seen:
+                seen = self._record.phase
+                await self._save(self._course)
+            await asyncio.sleep(0.5)
+
+
+def waits_for(record: JobRecord) -> str:
+    """Say in one sentence what a queued job waits for; empty where it asks for nothing in particular."""
+    wanted = record.spec.options.resources.words()
+    return f"Waiting for {wanted}: other jobs hold them" if wanted else ""

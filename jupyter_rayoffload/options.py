@@ -1,0 +1,338 @@
+"""The options of a job, declared once: magic line, keywords, terminal, help and completion read them from here."""
+
+from __future__ import annotations
+
+import argparse
+import keyword
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import UsageError
+from .models import JobOptions, Resources
+
+__all__ = ["MagicLine", "completions", "duration", "from_keywords", "memory", "parse_line", "usage"]
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_SECONDS = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def memory(text: str | float) -> int:
+    """Read an amount of memory: ``8GiB``, ``500MB``, or bytes.
+
+    Raises
+    ------
+    ValueError
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(text))
+    if not match or match[2].lower() not in _UNITS or not float(match[1]):
+        raise ValueError("an amount of memory such as 8GiB or 500MB")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def duration(text: str | float) -> float:
+    """Read a time: ``90``, ``90s``, ``10min``, ``2h``, ``1h30m``; seconds.
+
+    Raises
+    ------
+    ValueError
+    """
+    text = str(text).strip()
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    whole = "".join(f"{n}{u}" for n, u in parts) == text.replace(" ", "")
+    if not parts or not whole or any(u.lower() not in _SECONDS for _, u in parts):
+        raise ValueError("a time such as 90s, 10min or 2h")
+    seconds = sum(float(n) * _SECONDS[u.lower()] for n, u in parts)
+    if not seconds:
+        raise ValueError("a time above zero")
+    return seconds
+
+
+def _amount(text: str | float) -> float:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        value = -1.0
+    if not 0 <= value < 1e6:
+        raise ValueError("a number, zero or more (0.5 is half of one)")
+    return value
+
+
+def _count(text: str | int) -> int:
+    if not re.fullmatch(r"\d{1,3}", str(text)):
+        raise ValueError("a whole number from 0 to 999")
+    return int(text)
+
+
+def _names(text: str | Sequence[str]) -> tuple[str, ...]:
+    parts = text.split(",") if isinstance(text, str) else list(text)
+    names = [part.strip() for part in parts if part.strip()]
+    for name in names:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise ValueError(f"names separated by commas; {name!r} is not a name")
+    return tuple(dict.fromkeys(names))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("NAME=VALUE")
+    if name.startswith(("RAYOFFLOAD_", "RAY_JOB_CONFIG")):
+        raise ValueError(f"NAME=VALUE; {name} belongs to the runner")
+    return name, value
+
+
+def _resource(text: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    if not equals or not name or name in ("CPU", "GPU", "memory"):
+        raise ValueError("NAME=NUMBER of a custom resource (CPUs, GPUs and memory have options of their own)")
+    return name, _amount(value)
+
+
+def _folder(text: str | Path) -> str:
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"a folder; {str(text)!r} is none")
+    return str(path.resolve())
+
+
+def _label(text: str) -> str:
+    if not text.isidentifier() or keyword.iskeyword(text):
+        raise ValueError(f"a Python name for the job's handle; {text!r} is none")
+    return text
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("some text")
+    return text.strip()
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that raises our one-line error instead of leaving the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}", f"{self.prog}? shows the options")
+
+
+def _typed(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError as problem:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {problem}") from None
+
+    return convert
+
+
+def _build() -> _Parser:
+    p = _Parser(prog="%%ray_job", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+
+    def option(*flags: str, read: Callable[[str], Any] | None = None, **kwargs: Any) -> None:
+        if read is not None:
+            kwargs["type"] = _typed(read)
+        p.add_argument(*flags, **kwargs)
+
+    option("label", nargs="?", read=_label, metavar="NAME", help="label of the job, and name of its handle")
+    option(
+        "-i",
+        "--inputs",
+        read=_names,
+        metavar="A,B",
+        help="names that travel; found from the cell if left out",
+    )
+    option("-o", "--outputs", read=_names, metavar="C,D", help="names that come back; found if left out")
+    option(
+        "--wait",
+        action="store_true",
+        help="follow the job; its exception is raised here, an interrupt cancels it",
+    )
+    option(
+        "--profile", read=_text, metavar="P", help="size of the cluster, as the site declares it"
+    )
+    option("--cluster", read=_text, metavar="C", help="name of the cluster")
+    option("--cpus", read=_amount, metavar="N", help="CPUs that the job reserves")
+    option("--gpus", read=_amount, metavar="N", help="GPUs that the job reserves")
+    option("--memory", read=memory, metavar="8GiB", help="memory that the job may use")
+    option(
+        "--resource",
+        read=_resource,
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="custom resource of the cluster",
+    )
+    option(
+        "--pip",
+        read=_text,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="REQ",
+        help="requirements to install for the job",
+    )
+    option(
+        "--py-module",
+        read=_text,
+        nargs="+",
+        action="extend",
+        default=[],
+        dest="py_modules",
+        metavar="MOD",
+        help="local module or folder from outside the workspace",
+    )
+    option(
+        "--env",
+        read=_pair,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="K=V",
+        help="environment variables; visible to all who can list the cluster's jobs, so no secrets",
+    )
+    option(
+        "--workdir",
+        read=_folder,
+        default="",
+        metavar="DIR",
+        help="folder that travels; the notebook's own if left out",
+    )
+    option(
+        "--exclude",
+        read=_text,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATTERN",
+        help="files that stay here, in the syntax of .gitignore",
+    )
+    option(
+        "--fetch",
+        read=_text,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATTERN",
+        help="files that come back whatever their size",
+    )
+    option("--timeout", read=duration, metavar="2h", help="end the job after this time")
+    option("--retries", read=_count, metavar="N", help="run it again so often where it fails")
+    option("--lazy", action="store_true", help="leave the outputs in the store, as references with get()")
+    option("--dry-run", action="store_true", help="say what would travel, and submit nothing")
+    option("--quiet", action="store_true", help="show no panel")
+    return p
+
+
+_PARSER = _build()
+
+
+class MagicLine:
+    """A parsed magic line.
+
+    Parameters
+    ----------
+    label : str
+    options : JobOptions
+    wait, dry_run, quiet : bool
+    """
+
+    def __init__(self, label: str, options: JobOptions, wait: bool, dry_run: bool, quiet: bool) -> None:
+        self.label, self.options = label, options
+        self.wait, self.dry_run, self.quiet = wait, dry_run, quiet
+
+
+def parse_line(line: str) -> MagicLine:
+    """Read the line of ``%%ray_job``.
+
+    Raises
+    ------
+    UsageError
+        One line that says what is allowed.
+    """
+    try:
+        words = shlex.split(line)
+    except ValueError as problem:
+        raise UsageError(f"%%ray_job: {problem}".lower(), "Close the quotation mark") from None
+    given = _PARSER.parse_args(words)
+    resources = Resources(given.cpus, given.gpus, given.memory, dict(given.resource))
+    options = JobOptions(
+        inputs=given.inputs,
+        outputs=given.outputs,
+        profile=given.profile or "",
+        cluster=given.cluster or "",
+        resources=resources,
+        pip=tuple(given.pip),
+        py_modules=tuple(given.py_modules),
+        env=dict(given.env),
+        workdir=given.workdir or "",
+        exclude=tuple(given.exclude),
+        fetch=tuple(given.fetch),
+        timeout=given.timeout,
+        retries=given.retries or 0,
+        lazy=given.lazy,
+    )
+    return MagicLine(given.label or "", options, given.wait, given.dry_run, given.quiet)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "inputs": _names,
+    "outputs": _names,
+    "profile": _text,
+    "cluster": _text,
+    "cpus": _amount,
+    "gpus": _amount,
+    "memory": memory,
+    "pip": lambda v: (v,) if isinstance(v, str) else tuple(v),
+    "py_modules": lambda v: (v,) if isinstance(v, str) else tuple(v),
+    "env": lambda v: dict(_pair(f"{k}={x}") for k, x in dict(v).items()),
+    "workdir": lambda v: _folder(v) if v else "",
+    "exclude": lambda v: (v,) if isinstance(v, str) else tuple(v),
+    "fetch": lambda v: (v,) if isinstance(v, str) else tuple(v),
+    "timeout": duration,
+    "retries": _count,
+    "lazy": bool,
+    "resources": lambda v: {k: _amount(x) for k, x in dict(v).items()},
+}
+_OF_RESOURCES = ("cpus", "gpus", "memory")
+
+
+def from_keywords(given: Mapping[str, Any], base: JobOptions) -> JobOptions:
+    """Give `base` with the options that a Python call names.
+
+    Raises
+    ------
+    UsageError
+        One line that says what is allowed.
+    """
+    fields: dict[str, Any] = {}
+    resources = base.resources
+    for name, value in given.items():
+        if name not in _READERS:
+            raise UsageError(f"there is no option {name!r}", f"There are: {', '.join(sorted(_READERS))}")
+        try:
+            read = None if value is None else _READERS[name](value)
+        except (TypeError, ValueError) as problem:
+            raise UsageError(f"{name}={value!r}: expected {problem}") from None
+        if name in _OF_RESOURCES:
+            resources = resources.replace(**{name: read})
+        elif name == "resources":
+            resources = resources.replace(custom=read or {})
+        else:
+            fields[name] = read
+    return base.replace(resources=resources, **fields)
+
+
+def usage() -> str:
+    """Give the help text of the options, one a line."""
+    return _PARSER.format_help().strip()
+
+
+def completions(line: str) -> list[str]:
+    """Give the options that can follow on the magic line `line`."""
+    used = set(line.split())
+    flags = [f for a in _PARSER._actions for f in a.option_strings if f.startswith("--")]
+    repeatable = {"--resource", "--pip", "--py-module", "--env", "--exclude", "--fetch"}
+    return [f for f in flags if f not in used or f in repeatable]

@@ -1,0 +1,78 @@
+"""Clusters: the embedded Ray of this machine, or one that is there already.
+
+Each back end is bound to one owner and does what :class:`ClusterBackend` says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import ClusterStartFailed
+from .connection import Connection
+
+if TYPE_CHECKING:
+    from ..config import RayOffload
+    from ..models import ClusterInfo, ClusterSpec
+
+__all__ = ["ClusterBackend", "Connection", "OnChange", "open_backend"]
+
+#: Told of every change while a cluster comes up.
+OnChange = Callable[["ClusterInfo"], None]
+
+
+class ClusterBackend(Protocol):
+    """What can be done with the clusters of one owner."""
+
+    async def ensure(self, spec: ClusterSpec, on_change: OnChange | None = None) -> Connection:
+        """Make the cluster if it is not there, wait until it and its store answer, and give the way to them."""
+
+    async def get(self, name: str) -> ClusterInfo:
+        """Look at one cluster; one that does not exist has the phase ``none``."""
+
+    async def list(self) -> list[ClusterInfo]:
+        """Look at all clusters that exist."""
+
+    async def scale(self, name: str, workers: int) -> ClusterInfo:
+        """Give the cluster so many workers."""
+
+    async def suspend(self, name: str) -> ClusterInfo:
+        """Stop what costs, and keep what is needed to resume."""
+
+    async def resume(self, name: str) -> ClusterInfo:
+        """Take back :meth:`suspend`."""
+
+    async def delete(self, name: str) -> None:
+        """Remove the cluster, and wait until it is gone."""
+
+    def watch(self, name: str) -> AsyncIterator[ClusterInfo]:
+        """Yield the cluster as it is now, and again whenever it has changed."""
+
+    async def aclose(self) -> None:
+        """Close connections; the clusters stay."""
+
+
+def open_backend(config: RayOffload) -> ClusterBackend:
+    """Choose the back end that `config` asks for.
+
+    Raises
+    ------
+    ClusterStartFailed
+        This is a Kubernetes pod without a cluster in its configuration.
+    """
+    given = bool(config.ray_address or config.connection_file)
+    if config.backend == "address" or (config.backend == "auto" and given):
+        from .address import AddressBackend
+
+        return AddressBackend(config)
+    if config.backend == "auto" and os.environ.get("KUBERNETES_SERVICE_HOST"):
+        # A Ray inside a small notebook pod would get the pod killed, with everything that is in it.
+        raise ClusterStartFailed(
+            "this is a Kubernetes pod, and no Ray cluster is configured for it",
+            "Ask for the right to create, get, list, watch, patch and delete rayclusters.ray.io in its namespace, "
+            "or set ray_address and store_url; backend='embedded' starts Ray inside this pod",
+        )
+    from .local import LocalBackend
+
+    return LocalBackend(config)

@@ -1,0 +1,161 @@
+"""The connection file: what a kernel or a runner needs to reach cluster and store, readable by its owner alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ClusterRefused, FormatMismatch
+from ..models import ClusterInfo
+
+if TYPE_CHECKING:
+    from ..remote.store import StoreAddress
+
+__all__ = ["VERSION", "Connection", "read_connection", "read_secret", "write_private"]
+
+#: Version of the file's content.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Connection:
+    """All that is needed to use a cluster and its store.
+
+    Parameters
+    ----------
+    info : ClusterInfo
+        The cluster when the connection was made.
+    store : StoreAddress
+    owner : str
+    key : bytes
+        The owner's signing key.
+    file : Path
+        The file with the same content; its path on the cluster's nodes goes to runners.
+    ray_token : str
+        Empty for a cluster that asks for none.
+    gcs : str
+        ``HOST:PORT`` of the head for ``ray.init``; empty where it is not known.
+    """
+
+    info: ClusterInfo
+    store: StoreAddress = field(repr=False)
+    owner: str
+    key: bytes = field(repr=False)
+    file: Path
+    ray_token: str = field(default="", repr=False)
+    gcs: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the content of the connection file: it holds secrets."""
+        store = {"url": self.store.url, "username": self.store.username, "password": self.store.password}
+        return {
+            "version": VERSION,
+            "owner": self.owner,
+            "key": self.key.hex(),
+            "store": store,
+            "ray": {"address": self.info.address, "token": self.ray_token, "gcs": self.gcs},
+            "python": self.info.python,
+            "ray_version": self.info.ray,
+            "cluster": self.info.to_json(),
+        }
+
+    def write(self) -> None:
+        """Write the connection file, in one step."""
+        write_private(self.file, json.dumps(self.to_json(), indent=1))
+
+
+def read_connection(file: str | Path) -> Connection:
+    """Read a connection file.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    ClusterRefused
+        Somebody else could have written or read it.
+    FormatMismatch
+        This version cannot read it.
+    """
+    from ..remote.store import StoreAddress
+
+    file = Path(file)
+    text = read_secret(file, "connection file")
+    try:
+        data: Mapping[str, Any] = json.loads(text)
+        if data["version"] != VERSION:
+            raise ValueError(f"its version is {data['version']}, not {VERSION}")
+        info = ClusterInfo.from_json(
+            {
+                "address": data["ray"]["address"],
+                "python": data.get("python", ""),
+                "ray": data.get("ray_version", ""),
+                **data.get("cluster", {}),
+            }
+        )
+        return Connection(
+            info=info,
+            store=StoreAddress(**{k: data["store"].get(k, "") for k in ("url", "username", "password")}),
+            owner=data["owner"],
+            key=bytes.fromhex(data["key"]),
+            file=file,
+            ray_token=data["ray"].get("token", ""),
+            gcs=data["ray"].get("gcs", ""),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FormatMismatch(
+            f"{file} is not a connection file that this version can read: {type(error).__name__} {error}",
+            "Let the cluster write it anew: %ray cluster down, then %ray cluster up",
+        ) from None
+
+
+def read_secret(file: str | Path, what: str) -> str:
+    """Read a file that only its owner may have written and read.
+
+    Parameters
+    ----------
+    file : str or Path
+    what : str
+        What the file is, for the message: ``connection file``.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    ClusterRefused
+        It belongs to somebody else, or others may read or write it.
+    """
+    with open(file, encoding="utf-8") as stream:
+        status = os.fstat(stream.fileno())  # of what was opened: the name may mean another file by now
+        # Kubernetes mounts Secrets as root, for a group of the pod: its owner is not us, and nobody else is there.
+        if status.st_uid not in (os.getuid(), 0):
+            raise ClusterRefused(
+                f"the {what} {file} belongs to user {status.st_uid}, not to you",
+                "Remove it, or set JUPYTER_RUNTIME_DIR to a directory of your own",
+            )
+        if status.st_mode & (stat.S_IRWXO | stat.S_IWGRP) or (
+            status.st_uid == os.getuid() and status.st_mode & stat.S_IRWXG
+        ):
+            raise ClusterRefused(
+                f"the {what} {file} can be read or changed by others (mode {stat.S_IMODE(status.st_mode):04o})",
+                f"Let only its owner read it: chmod 600 {file}",
+            )
+        return stream.read()
+
+
+def write_private(file: Path, text: str) -> None:
+    """Write `file` so that only we can read it, and nobody ever sees half of it."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")  # mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(name, file)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,398 @@
+"""The settings, in one place: kernel, scripts and server read this class; its help text is the reference.
+
+From weak to strong: ``jupyter_rayoffload_config.py`` and ``.json`` on Jupyter's configuration path, the
+configuration of the running application (``c.RayOffload...`` in ``ipython_config.py``), environment variables
+``RAYOFFLOAD_<SETTING>``, what the caller gives, ``%ray config``.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from traitlets import Dict, Enum, Float, Int, TraitError, TraitType, Unicode, default, validate
+from traitlets.config import Application, Config, Configurable
+
+from .errors import UsageError
+
+__all__ = ["OPTIONS", "RayOffload", "load_config", "parse_duration", "parse_size"]
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGTP]?)(i?)[bB]?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)?")
+_SECONDS = {"ms": 0.001, None: 1, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_size(text: str) -> int:
+    """Read a size: ``8GiB``, ``500 MB``, ``2G``, ``1048576``.
+
+    Raises
+    ------
+    ValueError
+        It is not a size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is not a size such as 8GiB or 500MB")
+    number, prefix, binary = match.groups()
+    power = "KMGTP".index(prefix.upper()) + 1 if prefix else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration in seconds: ``90``, ``90s``, ``15m``, ``2h``, ``1h30m``, ``7d``.
+
+    Raises
+    ------
+    ValueError
+        It is not a duration.
+    """
+    rest, total = text.strip(), 0.0
+    while match := _DURATION.match(rest):
+        total += float(match[1]) * _SECONDS[match[2]]
+        rest = rest[match.end() :].strip()
+        if not rest:
+            return total
+        if match[2] is None:  # "1 30": which unit is meant?
+            break
+    raise ValueError(f"{text!r} is not a duration such as 90s, 15m or 2h")
+
+
+class _Quantity(TraitType[Any, Any]):
+    """A number that may be written with a unit; ``none`` where None is allowed."""
+
+    _parse: Callable[[str], float]
+
+    def __init__(self, default: float | None, **options: Any) -> None:
+        super().__init__(default, allow_none=default is None, **options)
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = type(self)._parse(value)
+            except ValueError as error:
+                raise TraitError(str(error)) from None
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
+            return value
+        raise TraitError(f"{value!r} is not {self.info()}")
+
+    def from_string(self, s: str) -> Any:
+        """Read what a command line, a variable or ``%ray config`` says."""
+        if self.allow_none and s.strip().lower() in ("", "none", "auto"):
+            return None
+        return self.validate(None, s)
+
+
+class Size(_Quantity):
+    """Bytes."""
+
+    info_text = "a size such as 8GiB or 500MB"
+    _parse = staticmethod(parse_size)
+
+    def validate(self, obj: Any, value: Any) -> int:
+        """Give whole bytes."""
+        return int(super().validate(obj, value))
+
+
+class Duration(_Quantity):
+    """Seconds."""
+
+    info_text = "a duration such as 90s, 15m or 2h"
+    _parse = staticmethod(parse_duration)
+
+
+class Number(_Quantity):
+    """A number that is not negative."""
+
+    info_text = "a number that is not negative"
+    _parse = staticmethod(float)
+
+
+def _flag(text: str) -> bool:
+    try:
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
+    except KeyError:
+        raise ValueError(f"{text!r} is not true or false") from None
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[,\s]+", text) if word]
+
+
+#: Options of ``%%ray_job`` that may have a default, and how their text is read.
+OPTIONS: Mapping[str, Callable[[str], Any]] = {
+    "profile": str,
+    "cluster": str,
+    "cpus": float,
+    "gpus": float,
+    "memory": parse_size,
+    "resource": _words,
+    "pip": _words,
+    "py_module": _words,
+    "env": _words,
+    "workdir": str,
+    "exclude": _words,
+    "fetch": _words,
+    "max_parallel": int,
+    "timeout": parse_duration,
+    "retries": int,
+    "lazy": _flag,
+    "quiet": _flag,
+    "wait": _flag,
+}
+
+
+class RayOffload(Configurable):
+    """Settings of jupyter_rayoffload.
+
+    In ``jupyter_rayoffload_config.py`` or ``ipython_config.py``: ``c.RayOffload.idle_timeout = "30m"``;
+    in the environment: ``RAYOFFLOAD_IDLE_TIMEOUT=30m``; in a notebook: ``%ray config idle_timeout=30m``.
+    """
+
+    # Which cluster
+
+    backend = Enum(
+        ["auto", "embedded", "address"],
+        "auto",
+        help="Where jobs run: 'embedded' is a Ray on this machine, 'address' the one of ray_address or "
+        "connection_file, 'auto' is 'address' where one of these is set, else 'embedded', but never "
+        "inside a Kubernetes pod.",
+    ).tag(config=True)
+    ray_address = Unicode(
+        help="Dashboard URL of an existing Ray cluster, http://HOST:8265. It needs store_url, and "
+        "connection_file on its nodes."
+    ).tag(config=True)
+    ray_token = Unicode(
+        help="Token of that cluster; ray_token_file keeps it out of configuration files."
+    ).tag(config=True, secret=True)
+    ray_token_file = Unicode(help="File that holds the token.").tag(config=True)
+    connection_file = Unicode(
+        help="Connection file that somebody made ready: address and secrets of cluster and store in one."
+    ).tag(config=True)
+
+    # The store
+
+    store_url = Unicode(
+        help="Redis to use, redis://HOST:6379/0, rediss:// or unix://, without the password. Empty: the "
+        "embedded cluster starts its own."
+    ).tag(config=True)
+    store_username = Unicode(help="Redis user; empty for the default user.").tag(config=True)
+    store_password_file = Unicode(help="File that holds the password of store_url.").tag(config=True)
+    signing_key_file = Unicode(
+        help="File with the owner's signing key, 64 hex digits. Empty: one is made and kept in Jupyter's "
+        "data directory."
+    ).tag(config=True)
+    owner = Unicode(help="Whose jobs these are. Default: JUPYTERHUB_USER, else the login name.").tag(
+        config=True
+    )
+    store_limit = Size(
+        None,
+        help="Cap of the embedded store; when it is reached, jobs are refused with a clear text. Default: "
+        "a quarter of the memory.",
+    ).tag(config=True)
+    record_days = Number(7, help="Days for which records and events are kept after their last use.").tag(
+        config=True
+    )
+    input_days = Number(1, help="Days for which inputs and packages are kept after their job's end.").tag(
+        config=True
+    )
+    landed_hours = Number(1, help="Hours for which outputs are kept after they have landed.").tag(config=True)
+
+    # The embedded cluster
+
+    num_cpus = Int(
+        None,
+        allow_none=True,
+        min=1,
+        help="CPUs of the embedded cluster. Default: what the control group and the CPU affinity allow.",
+    ).tag(config=True)
+    memory = Size(
+        None, help="Memory of the embedded cluster. Default: what the control group or the machine has."
+    ).tag(config=True)
+    object_store_memory = Size(
+        None,
+        help="Ray's object store in the embedded cluster. Default: a tenth of the memory, at most 2 GiB.",
+    ).tag(config=True)
+    idle_timeout = Duration(
+        900, help="The embedded cluster stops when no job has been live for so long; 0: never."
+    ).tag(config=True)
+    start_timeout = Duration(60, help="How long the embedded cluster may take to start.").tag(config=True)
+
+    # What travels
+
+    workspace_files = Int(20_000, min=1, help="Most files that a workspace may have.").tag(config=True)
+    workspace_bytes = Size(
+        100 * MIB, help="Largest workspace package; Ray's Jobs API takes no more than 100 MiB."
+    ).tag(config=True)
+    freeze_limit = Size(
+        256 * MIB,
+        help="Inputs larger than this in all are sent before the cell returns; smaller ones are copied and "
+        "sent behind it.",
+    ).tag(config=True)
+    lazy_above = Size(
+        2 * GIB, help="Outputs larger than this stay in the store, as a reference with get()."
+    ).tag(config=True)
+    fetch_below = Size(
+        1_000_000, help="Files up to this size that the cell made or changed come back by themselves."
+    ).tag(config=True)
+    fetch_total = Size(20_000_000, help="But no more than this in all.").tag(config=True)
+    output_limit = Size(
+        64_000_000,
+        help="Most that a cell may print and display; what is beyond is cut, and the text says so.",
+    ).tag(config=True)
+
+    # Jobs
+
+    defaults = Dict(
+        help="Default options of %%ray_job, {'cpus': 2, 'timeout': '2h'}. In a notebook: "
+        "%ray config cpus=2, or defaults.memory=8GiB where a setting has the same name. Options: "
+        + ", ".join(OPTIONS)
+        + "."
+    ).tag(config=True)
+    check_timeout = Float(
+        10, min=0.1, help="Seconds within which an existing cluster and store must answer."
+    ).tag(config=True)
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        for name in self.trait_names(config=True):
+            text = os.environ.get(f"RAYOFFLOAD_{name.upper()}")
+            if text is not None and name not in given:
+                self._set(name, text, f"RAYOFFLOAD_{name.upper()}")
+
+    @default("owner")
+    def _default_owner(self) -> str:
+        if user := os.environ.get("JUPYTERHUB_USER"):
+            return user
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):  # a container may run under a number that has no name
+            return f"uid-{os.getuid()}"
+
+    @validate("owner")
+    def _validate_owner(self, proposal: Mapping[str, Any]) -> str:
+        owner: str = proposal["value"]
+        # Redis takes what stands in braces for the hash slot: rayoffload:{OWNER}:...
+        if not owner or re.search(r"[{}\s]", owner):
+            raise TraitError(f"owner cannot be {owner!r}: it is empty, or holds a brace or a space")
+        return owner
+
+    @validate("defaults")
+    def _validate_defaults(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return {name: _read_option(name, value) for name, value in proposal["value"].items()}
+        except (UsageError, ValueError) as error:
+            raise TraitError(str(error)) from None
+
+    def set_from_text(self, key: str, text: str) -> None:
+        """Set what ``%ray config KEY=TEXT`` says.
+
+        Parameters
+        ----------
+        key : str
+            A setting, a job option (``cpus``), or ``defaults.OPTION`` where both have the name.
+        text : str
+            The value, read by the kind of the setting.
+
+        Raises
+        ------
+        UsageError
+            There is no such setting, or the value is not what it may be.
+        """
+        option = key.removeprefix("defaults.")
+        if option in OPTIONS and (option != key or not self.has_trait(key)):
+            try:
+                self.defaults = {**self.defaults, option: _read_option(option, text)}
+            except ValueError as error:
+                raise UsageError(f"{key}: {error}") from None
+        elif key in self.trait_names(config=True):
+            self._set(key, text, key)
+        else:
+            known = sorted({*self.trait_names(config=True), *OPTIONS})
+            raise UsageError(f"there is no setting {key!r}", _did_you_mean(key, known))
+
+    def _set(self, name: str, text: str, said: str) -> None:
+        trait = self.traits()[name]
+        try:
+            setattr(self, name, _read_defaults(text) if name == "defaults" else trait.from_string(text))
+        except (TraitError, ValueError):
+            # A refused secret must not show in the message.
+            shown = "this text" if trait.metadata.get("secret") else repr(text)
+            raise UsageError(f"{said} cannot be {shown}", f"It must be {_allowed(trait)}") from None
+
+    def shown(self) -> dict[str, str]:
+        """Give every setting as text, for people: secrets are not in it."""
+        out = {}
+        for name, trait in sorted(self.traits(config=True).items()):
+            value = getattr(self, name)
+            out[name] = "(set)" if trait.metadata.get("secret") and value else str(value)
+        return out
+
+
+def _read_option(name: str, value: Any) -> Any:
+    if name not in OPTIONS:
+        raise UsageError(f"{name!r} is no job option", _did_you_mean(name, OPTIONS))
+    return OPTIONS[name](value) if isinstance(value, str) else value
+
+
+def _read_defaults(text: str) -> dict[str, str]:
+    pairs = [word.partition("=") for word in text.split()]
+    if not all(equals for _, equals, _ in pairs):
+        raise ValueError
+    return {name: value for name, _, value in pairs}
+
+
+def _allowed(trait: TraitType[Any, Any]) -> str:
+    if isinstance(trait, Enum):
+        return "one of " + ", ".join(trait.values or ())
+    if trait.name == "defaults":
+        return "OPTION=VALUE pairs, of " + ", ".join(OPTIONS)
+    low = getattr(trait, "min", None)
+    info = trait.info().removesuffix(" or None") + (f", at least {low}" if low is not None else "")
+    return f"{info}, or none" if trait.allow_none else info
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    import difflib
+
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean {near[0]}?" if near else "There are: " + ", ".join(known)
+
+
+def load_config(parent: Configurable | None = None, **given: Any) -> RayOffload:
+    """Make the settings from files, the running application, the environment and `given`.
+
+    Parameters
+    ----------
+    parent : traitlets.config.Configurable, optional
+        The running application or shell, whose configuration is heeded too.
+    **given
+        Settings that go before all others.
+
+    Raises
+    ------
+    UsageError
+        A file cannot be read, or a setting is not what it may be.
+    """
+    from jupyter_core.paths import jupyter_config_path
+
+    reader = Application(raise_config_file_errors=True)
+    try:
+        reader.load_config_file("jupyter_rayoffload_config", path=jupyter_config_path())
+    except Exception as error:  # a configuration file is a program: it may raise anything
+        raise UsageError(
+            f"jupyter_rayoffload_config cannot be read: {type(error).__name__}: {error}",
+            "Look on Jupyter's configuration path: jupyter --paths",
+        ) from error
+    config = Config(reader.config)
+    if parent is not None:
+        config.merge(parent.config)
+    try:
+        return RayOffload(config=config, **given)
+    except TraitError as error:
+        raise UsageError(str(error), "See the settings with %ray config") from None

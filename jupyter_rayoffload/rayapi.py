@@ -1,0 +1,472 @@
+"""Ray's Jobs API over HTTP.
+
+Ray's own SDK is the oracle of the tests, not a dependency of the kernel: importing it costs half a second and
+75 MiB, it has no time-outs, and RAY_ADDRESS in the environment overrides the address that it is given.
+Nothing here reads the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import __version__
+from .errors import (
+    ClusterError,
+    ClusterRefused,
+    ClusterUnreachable,
+    JobNotFound,
+    UsageError,
+    WorkspaceTooLarge,
+)
+from .models import Resources
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["LIVE", "ClusterStatus", "JobClient", "JobInfo", "RayClient", "check_submission"]
+
+#: ``DASHBOARD_CLIENT_MAX_SIZE`` of ray/dashboard/http_server_head.py: the largest body of a request.
+PACKAGE_LIMIT = 100 << 20
+#: Linux takes no argument or variable beyond 128 KiB; a job with a larger one wedges its node. Half of it is room
+#: for what Ray adds.
+VALUE_LIMIT = 64 << 10
+#: ``client_max_size`` of the dashboard agent's aiohttp application (1 MiB), less what Ray adds.
+BODY_LIMIT = 960 << 10
+#: Ray's statuses of a job that has not ended.
+LIVE = ("PENDING", "RUNNING")
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PACKAGE = re.compile(r"[A-Za-z0-9_.-]{1,200}\.(zip|whl|tar\.gz)")
+# Seconds. A dashboard whose head has died takes requests and never answers them.
+_QUICK, _SUBMIT, _LONG = 10.0, 60.0, 120.0
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """What Ray knows of one submission.
+
+    Parameters
+    ----------
+    submission_id : str
+        Empty for a driver that was not submitted, such as a notebook that has called ``ray.init``.
+    status : str
+        ``PENDING``, ``RUNNING``, ``SUCCEEDED``, ``FAILED`` or ``STOPPED``. RUNNING may be stale for ever after the
+        head has been restarted.
+    message : str
+    error_type : str
+        ``RUNTIME_ENV_SETUP_FAILURE`` and the like (``JobErrorType`` of Ray).
+    start, end : float, optional
+        Seconds since the epoch.
+    exit_code : int, optional
+        Of the driver.
+    node_id : str
+        Where the driver runs.
+    entrypoint : str
+    metadata : Mapping of str to str
+    """
+
+    submission_id: str
+    status: str
+    message: str = ""
+    error_type: str = ""
+    start: float | None = None
+    end: float | None = None
+    exit_code: int | None = None
+    node_id: str = ""
+    entrypoint: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def live(self) -> bool:
+        """Whether Ray says that it has not ended."""
+        return self.status in LIVE
+
+    @classmethod
+    def from_ray(cls, data: Mapping[str, Any]) -> JobInfo:
+        """Read Ray's ``JobDetails``."""
+        return cls(
+            submission_id=data.get("submission_id") or "",
+            status=data["status"],
+            message=data.get("message") or "",
+            error_type=data.get("error_type") or "",
+            start=_seconds(data.get("start_time")),
+            end=_seconds(data.get("end_time")),
+            exit_code=data.get("driver_exit_code"),
+            node_id=data.get("driver_node_id") or "",
+            entrypoint=data.get("entrypoint") or "",
+            metadata=data.get("metadata") or {},
+        )
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    # Ray says 0 where it does not know.
+    return milliseconds / 1000 if milliseconds else None
+
+
+@dataclass(frozen=True)
+class ClusterStatus:
+    """What a cluster has, uses and lacks; Ray renews the last two every five seconds.
+
+    Parameters
+    ----------
+    nodes : int
+        Live ones.
+    resources, used : Mapping of str to float
+        ``CPU``, ``GPU``, ``memory`` (bytes) and custom ones.
+    waiting : tuple of (Mapping of str to float, int)
+        What tasks and actors wait for, and how many of them.
+    """
+
+    nodes: int
+    resources: Mapping[str, float]
+    used: Mapping[str, float]
+    waiting: tuple[tuple[Mapping[str, float], int], ...] = ()
+
+
+class JobClient(Protocol):
+    """The Jobs API of one cluster."""
+
+    async def version(self) -> dict[str, str]:
+        """Give ``ray_version``, ``session_name`` (another one means another head) and the API's ``version``."""
+
+    async def python_version(self) -> str:
+        """Give the cluster's Python version, ``3.11.7``; empty where the cluster does not tell."""
+
+    async def cluster_status(self) -> ClusterStatus:
+        """Look at nodes and resources."""
+
+    async def has_package(self, name: str) -> bool:
+        """Tell whether the cluster has the package; if so, it keeps it for ten more minutes."""
+
+    async def put_package(self, name: str, path: Path) -> None:
+        """Upload a package; jobs then name it ``gcs://NAME``."""
+
+    async def submit(
+        self,
+        submission_id: str,
+        entrypoint: str,
+        *,
+        runtime_env: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        resources: Resources | None = None,
+    ) -> str:
+        """Submit a job under our own id; safe to repeat."""
+
+    async def info(self, submission_id: str) -> JobInfo | None:
+        """Look at one job; None if there is none of that id."""
+
+    async def list(self) -> list[JobInfo]:
+        """Look at all jobs, also at drivers that were not submitted."""
+
+    async def stop(self, submission_id: str) -> bool:
+        """Ask Ray to stop the job; False if there was nothing to stop."""
+
+    async def delete(self, submission_id: str) -> bool:
+        """Forget an ended job; False if there is none. Its id must never be used again."""
+
+    async def logs(self, submission_id: str) -> str:
+        """Give all that the driver has printed so far."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+
+
+def check_submission(
+    submission_id: str,
+    entrypoint: str,
+    runtime_env: Mapping[str, Any],
+    metadata: Mapping[str, str],
+) -> None:
+    """Refuse what Ray would take and then choke on.
+
+    Raises
+    ------
+    UsageError
+        The id has other letters, or a value is too large.
+    """
+    if not _ID.fullmatch(submission_id):
+        raise UsageError(
+            f"{submission_id!r} cannot be a submission id",
+            "It has 1 to 64 letters, digits, - and _",
+        )
+    values = {"the entrypoint": entrypoint, "the metadata": json.dumps(dict(metadata))}
+    values |= {f"the variable {k}": f"{k}={v}" for k, v in (runtime_env.get("env_vars") or {}).items()}
+    for what, value in values.items():
+        if (size := len(value.encode())) > VALUE_LIMIT:
+            raise UsageError(
+                f"{what} has {size:,} bytes; Ray takes no more than {VALUE_LIMIT:,}",
+                "Pass large values as inputs of the cell, or in a file of the workspace",
+            )
+    if (size := len(json.dumps(runtime_env))) > BODY_LIMIT:
+        raise UsageError(
+            f"the runtime environment has {size:,} bytes; Ray takes no more than {BODY_LIMIT:,}",
+            "Put lists of requirements and variables into files of the workspace",
+        )
+
+
+class RayClient:
+    """The Jobs API of a real cluster.
+
+    Parameters
+    ----------
+    address : str
+        ``http://HOST:8265``.
+    token : str
+        Empty for a cluster that asks for none.
+    """
+
+    def __init__(self, address: str, token: str = "") -> None:
+        self.address = address.rstrip("/")
+        self._token = token
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"RayClient({self.address!r})"
+
+    async def __aenter__(self) -> RayClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def version(self) -> dict[str, str]:
+        """See :class:`JobClient`."""
+        return dict(await self._json("GET", "/api/version"))
+
+    async def python_version(self) -> str:
+        """See :class:`JobClient`; Ray has told it since 2.9."""
+        status, text = await self._call("GET", "/api/v0/cluster_metadata", accept=(404,))
+        return str(json.loads(text).get("data", {}).get("pythonVersion", "")) if status == 200 else ""
+
+    async def cluster_status(self) -> ClusterStatus:
+        """See :class:`JobClient`."""
+        nodes = (await self._json("GET", "/api/v0/nodes"))["data"]["result"]["result"]
+        status = (await self._json("GET", "/api/cluster_status"))["data"].get("clusterStatus") or {}
+        return _read_status(nodes, status.get("loadMetricsReport") or {})
+
+    async def has_package(self, name: str) -> bool:
+        """See :class:`JobClient`."""
+        status, _ = await self._call("GET", _package(name), accept=(404,))
+        return status == 200
+
+    async def put_package(self, name: str, path: Path) -> None:
+        """See :class:`JobClient`.
+
+        Raises
+        ------
+        WorkspaceTooLarge
+            Ray takes no more than 100 MiB.
+        """
+        if (size := Path(path).stat().st_size) > PACKAGE_LIMIT:
+            raise WorkspaceTooLarge(
+                f"the package {name} has {size / 2**20:.0f} MiB; Ray's Jobs API takes no more than 100 MiB",
+                "Leave large files behind with --exclude or .rayignore",
+            )
+        with open(path, "rb") as stream:
+            await self._call("PUT", _package(name), data=stream, timeout=_LONG)
+
+    async def submit(
+        self,
+        submission_id: str,
+        entrypoint: str,
+        *,
+        runtime_env: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        resources: Resources | None = None,
+    ) -> str:
+        """See :class:`JobClient`.
+
+        The id is ours, so an answer that got lost is no reason to run the job twice: Ray refuses the second
+        request, and what it has under that id is compared with what we asked for.
+
+        Raises
+        ------
+        UsageError
+            A value is too large, or the id belongs to another job.
+        """
+        runtime_env, metadata, asked = runtime_env or {}, metadata or {}, resources or Resources()
+        check_submission(submission_id, entrypoint, runtime_env, metadata)
+        body = {
+            "submission_id": submission_id,
+            "entrypoint": entrypoint,
+            "runtime_env": runtime_env,
+            "metadata": metadata,
+            "entrypoint_num_cpus": asked.cpus,
+            "entrypoint_num_gpus": asked.gpus,
+            "entrypoint_memory": asked.memory,
+            "entrypoint_resources": dict(asked.custom) or None,
+        }
+        body = {k: v for k, v in body.items() if v is not None}
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _SUBMIT
+        while True:
+            try:
+                status, text = await self._call("POST", "/api/jobs/", json=body, accept=(400, 500))
+            except ClusterUnreachable:
+                if loop.time() > deadline:
+                    raise
+            else:
+                if status == 200:
+                    return submission_id
+                if "already exists" in text:
+                    return await self._ours(submission_id, entrypoint, metadata)
+                # The head's agent comes up some seconds after the head itself.
+                if "No available agent" not in text or loop.time() > deadline:
+                    raise self._error("POST", "/api/jobs/", status, text)
+            await asyncio.sleep(0.5)
+
+    async def _ours(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> str:
+        there = await self.info(submission_id)
+        if there is None or (there.entrypoint, dict(there.metadata)) != (entrypoint, dict(metadata)):
+            raise UsageError(
+                f"Ray already has another job of the id {submission_id}", "Submit it under a new id"
+            )
+        return submission_id
+
+    async def info(self, submission_id: str) -> JobInfo | None:
+        """See :class:`JobClient`."""
+        status, text = await self._call("GET", _job(submission_id), accept=(404,))
+        return JobInfo.from_ray(json.loads(text)) if status == 200 else None
+
+    async def list(self) -> list[JobInfo]:
+        """See :class:`JobClient`."""
+        return [JobInfo.from_ray(job) for job in await self._json("GET", "/api/jobs/")]
+
+    async def stop(self, submission_id: str) -> bool:
+        """See :class:`JobClient`."""
+        status, text = await self._call("POST", f"{_job(submission_id)}/stop", accept=(404,))
+        return status == 200 and bool(json.loads(text)["stopped"])
+
+    async def delete(self, submission_id: str) -> bool:
+        """See :class:`JobClient`."""
+        status, text = await self._call("DELETE", _job(submission_id), accept=(404,))
+        return status == 200 and bool(json.loads(text)["deleted"])
+
+    async def logs(self, submission_id: str) -> str:
+        """See :class:`JobClient`.
+
+        Raises
+        ------
+        JobNotFound
+            There is no job of that id.
+        """
+        status, text = await self._call("GET", f"{_job(submission_id)}/logs", accept=(404,), timeout=_LONG)
+        if status == 404:
+            raise JobNotFound(f"Ray has no job {submission_id}", "List those that it has: %ray jobs")
+        return json.loads(text)["logs"] or ""
+
+    async def _json(self, method: str, path: str) -> Any:
+        _, text = await self._call(method, path)
+        return json.loads(text)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        accept: tuple[int, ...] = (),
+        timeout: float = _QUICK,
+        **body: Any,
+    ) -> tuple[int, str]:
+        """Send one request, and give status and text of an answer of 200 or one of `accept`."""
+        import aiohttp
+
+        if self._session is None:
+            # Ray takes whoever sends Origin, Referer or a browser's User-Agent for a browser, and lets it only read.
+            headers = {"User-Agent": f"jupyter_rayoffload/{__version__}"}
+            if self._token:
+                headers["Authorization"] = f"Bearer {self._token}"
+            self._session = aiohttp.ClientSession(headers=headers, trust_env=False)
+        limit = aiohttp.ClientTimeout(total=timeout, sock_connect=_QUICK)
+        try:
+            # Redirects would carry the token to another host.
+            async with self._session.request(
+                method, self.address + path, timeout=limit, allow_redirects=False, **body
+            ) as answer:
+                status, text = answer.status, await answer.text(errors="replace")
+        except (aiohttp.InvalidURL, ValueError) as error:
+            raise UsageError(
+                f"{self.address!r} is not a URL: {error}", "It must be http://HOST:PORT"
+            ) from None
+        except asyncio.TimeoutError:
+            raise ClusterUnreachable(
+                f"Ray at {self.address} has not answered within {timeout:.0f} s",
+                "See whether its head is alive, then run the cell again",
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise ClusterUnreachable(
+                f"Ray at {self.address} cannot be reached: {error}",
+                "See the address with %ray, and start the cluster with %ray cluster up",
+            ) from None
+        if status == 200 or status in accept:
+            return status, text
+        raise self._error(method, path, status, text)
+
+    def _error(self, method: str, path: str, status: int, text: str) -> ClusterError:
+        if status == 401:
+            return ClusterRefused(
+                f"Ray at {self.address} asks for a token, and none is configured",
+                "Set ray_token_file to the file that holds it",
+            )
+        if status == 403:
+            return ClusterRefused(
+                f"Ray at {self.address} refuses the token",
+                "Set ray_token_file to the file that holds the new one",
+            )
+        return ClusterError(
+            f"Ray at {self.address} answers {status} to {method} {path}: {_trim(text)}",
+            "See the logs of its dashboard",
+        )
+
+
+def _trim(text: str, limit: int = 500) -> str:
+    # Of a Python traceback the last line says what happened.
+    text = text.strip()
+    if text.startswith("Traceback"):
+        text = text.splitlines()[-1]
+    return text if len(text) <= limit else text[:limit] + " …"
+
+
+def _job(submission_id: str) -> str:
+    # An id such as ".." or "a/b" would be another path.
+    if not _ID.fullmatch(submission_id):
+        raise JobNotFound(f"{submission_id!r} is no submission id", "It has 1 to 64 letters, digits, - and _")
+    return f"/api/jobs/{submission_id}"
+
+
+def _package(name: str) -> str:
+    if not _PACKAGE.fullmatch(name):
+        raise UsageError(f"{name!r} cannot be the name of a package", "It ends with .zip, .whl or .tar.gz")
+    return f"/api/packages/gcs/{name}"
+
+
+def _read_status(nodes: list[Mapping[str, Any]], report: Mapping[str, Any]) -> ClusterStatus:
+    alive = [node for node in nodes if node["state"] == "ALIVE"]
+    resources: dict[str, float] = {}
+    for node in alive:
+        for name, amount in (node.get("resources_total") or {}).items():
+            # node:IP marks a node; what the object store has cannot be asked for.
+            if not name.startswith("node:") and name != "object_store_memory":
+                resources[name] = resources.get(name, 0) + amount
+    usage = report.get("usage") or {}
+    used = {name: usage[_camel(name)][0] for name in resources if _camel(name) in usage}
+    waiting = tuple((dict(shape), int(count)) for shape, count in report.get("resourceDemand") or ())
+    return ClusterStatus(len(alive), resources, used, waiting)
+
+
+def _camel(name: str) -> str:
+    # The dashboard rewrites the keys of this answer (to_camel_case of ray/dashboard/utils.py), names of resources too.
+    first, *rest = name.split("_")
+    return first + "".join(part.title() for part in rest)

@@ -196,7 +196,6 @@ def _build() -> _Parser:
     option(
         "--workdir",
         read=_folder,
-        default="",
         metavar="DIR",
         help="folder that travels; the notebook's own if left out",
     )

@@ -1,0 +1,351 @@
+"""What lands in a notebook, when, and who waits for it.
+
+Outputs land between cells, on the main thread, never in the middle of a running one. A name has one owner: the
+newest job that will assign it. A cell that reads an owned name waits for its job first: a syntax-tree transformer
+puts that wait in front of the cell.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .cell import analyze, closure
+from .errors import DependencyFailed, OffloadError
+from .imports import bind
+from .models import Phase, Value, ValueState
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from .job import Job, Session
+
+__all__ = ["Landing", "Reference"]
+
+_MISSING = object()
+
+
+class Reference:
+    """An output that stays in the store: :meth:`get` brings it here.
+
+    As an input of the next job it goes from the store to the cluster and does not pass through the notebook.
+
+    Parameters
+    ----------
+    job : Job
+    name : str
+        Name of the output in that job.
+    """
+
+    def __init__(self, job: Job, name: str) -> None:
+        self._job, self.name = job, name
+
+    @property
+    def job(self) -> str:
+        """Id of the job whose output this is."""
+        return self._job.id
+
+    def get(self) -> Any:
+        """Fetch the value.
+
+        Raises
+        ------
+        Expired, StoreUnreachable
+        """
+        return self._job.outputs[self.name]
+
+    def __repr__(self) -> str:
+        value = next((v for v in self._job.record.outputs if v.name == self.name), Value(self.name))
+        from .words import size_text
+
+        size = f", {size_text(value.size)}" if value.size else ""
+        return f"<{value.type or 'value'}{size} in the store: .get() brings it here>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Reference travels on its own, as an input by name, not inside another value")
+
+
+@dataclass
+class _Claim:
+    """What a job may land: the values its names had when it was submitted."""
+
+    job: Job
+    originals: Mapping[str, Any]
+    before: Mapping[str, int]
+    quiet: bool = False
+
+
+class Landing:
+    """Lands the outputs of this notebook's jobs.
+
+    Parameters
+    ----------
+    shell : InteractiveShell
+    session : Session
+    """
+
+    def __init__(self, shell: InteractiveShell, session: Session) -> None:
+        self.shell, self.session = shell, session
+        self.namespace: dict[str, Any] = shell.user_ns
+        self.owners: dict[str, Job] = {}
+        self._claims: dict[str, _Claim] = {}
+        self._stale: dict[str, Job] = {}
+        self._busy = 0
+        self._transformer = _WaitInFront(self)
+
+    def install(self) -> None:
+        """Hook into the shell's events and its syntax-tree transformers."""
+        self.shell.events.register("pre_execute", self._before)
+        self.shell.events.register("post_execute", self._after)
+        self.shell.ast_transformers.append(self._transformer)
+
+    def uninstall(self) -> None:
+        """Take the hooks back."""
+        with contextlib.suppress(ValueError):
+            self.shell.events.unregister("pre_execute", self._before)
+        with contextlib.suppress(ValueError):
+            self.shell.events.unregister("post_execute", self._after)
+        if self._transformer in self.shell.ast_transformers:
+            self.shell.ast_transformers.remove(self._transformer)
+
+    # ------------------------------------------------------------------ ownership
+
+    def claim(self, job: Job, pending: Iterable[str], possible: Iterable[str]) -> None:
+        """Make `job` the owner of the names that it will assign.
+
+        Parameters
+        ----------
+        job : Job
+        pending : iterable of str
+            Names that other cells must wait for.
+        possible : iterable of str
+            Names that may come back changed, and that nobody waits for.
+        """
+        pending = set(pending)
+        names = pending | set(possible)
+        self._claims[job.id] = _Claim(
+            job,
+            {name: self.namespace.get(name, _MISSING) for name in names},
+            {name: id(value) for name, value in self.namespace.items()},
+        )
+        for name in pending:
+            self.owners[name] = job
+            self._stale.pop(name, None)
+        job.add_done_callback(lambda _: self._wake())
+
+    def pending(self, name: str) -> Job | None:
+        """Give the job that will still assign `name`, if there is one."""
+        job = self.owners.get(name)
+        return job if job is not None and job.id in self._claims else None
+
+    # ------------------------------------------------------------------ landing
+
+    def _before(self) -> None:
+        self._busy += 1
+        if self._busy == 1:
+            self.land_ready()
+
+    def _after(self) -> None:
+        self._busy = max(0, self._busy - 1)
+        if not self._busy:
+            self.land_ready()
+
+    def _wake(self) -> None:
+        """Land as soon as the main thread is idle; in a terminal the next cell does it."""
+        kernel = getattr(self.shell, "kernel", None)
+        loop = getattr(kernel, "io_loop", None)
+        if loop is not None:
+            loop.add_callback(self._when_idle)
+
+    def _when_idle(self) -> None:
+        if not self._busy:
+            self.land_ready()
+
+    def land_ready(self) -> None:
+        """Land what has ended, oldest first; only between cells, on the main thread."""
+        for claim in [c for c in self._claims.values() if c.job.done()]:
+            self.land(claim.job)
+
+    def land(self, job: Job, even_failed: bool = False) -> None:
+        """Land one ended job's outputs.
+
+        Parameters
+        ----------
+        job : Job
+        even_failed : bool
+            Also what it assigned before its error, as under ``--wait``.
+        """
+        claim = self._claims.pop(job.id, None)
+        if claim is None:
+            return
+        owned = [name for name, owner in self.owners.items() if owner is job]
+        if job.phase is Phase.SUCCEEDED or (even_failed and job.end):
+            states = self._bind(job, claim)
+        else:
+            states = [
+                v.replace(state=ValueState.NOT_LANDED, reason="the job failed")
+                for v in job.record.outputs
+                if v.state is ValueState.KEPT
+            ]
+        if job.phase is not Phase.SUCCEEDED:
+            self._stale.update(dict.fromkeys(owned, job))
+        for name in owned:
+            del self.owners[name]
+        if states:
+            payload = [v.to_json() for v in states]
+            self.session.soon(lambda: job.settle(payload))
+
+    def _bind(self, job: Job, claim: _Claim) -> list[Value]:
+        states: list[Value] = []
+        for name in job.end.get("deleted", ()):
+            if not self._refusal(job, claim, name):
+                self.namespace.pop(name, None)
+        landing = []
+        for value in job.record.outputs:
+            if value.state is ValueState.CANNOT_TRAVEL:
+                continue
+            refusal = self._refusal(job, claim, value.name)
+            if refusal:
+                states.append(value.replace(state=ValueState.NOT_LANDED, reason=refusal))
+            else:
+                landing.append(value)
+        imports = job.end.get("imports", {})
+        for value in [v for v in landing if v.name in imports]:
+            self.namespace[value.name] = bind(*imports[value.name])
+            states.append(value.replace(state=ValueState.LANDED))
+        return states + self._bind_values(job, [v for v in landing if v.name not in imports])
+
+    def _bind_values(self, job: Job, landing: list[Value]) -> list[Value]:
+        if not landing:
+            return []
+        size = sum(v.size or 0 for v in landing)
+        if job.record.spec.options.lazy or size > self.session.config.lazy_above:
+            for value in landing:
+                self.namespace[value.name] = Reference(job, value.name)
+            return [v.replace(state=ValueState.KEPT, reason="a reference; .get() brings it here") for v in landing]
+        try:
+            values = job.values("outputs")
+        except OffloadError as error:
+            return [v.replace(state=ValueState.NOT_LANDED, reason=str(error)) for v in landing]
+        except Exception as error:
+            reason = f"it cannot be rebuilt here: {type(error).__name__}: {error}"
+            return [v.replace(state=ValueState.NOT_LANDED, reason=reason) for v in landing]
+        for value in landing:
+            self.namespace[value.name] = values[value.name]
+        return [v.replace(state=ValueState.LANDED) for v in landing]
+
+    def _refusal(self, job: Job, claim: _Claim, name: str) -> str:
+        """Say why `name` must not land; empty where it may."""
+        owner = self.owners.get(name)
+        if owner is not None and owner is not job:
+            return f"a newer job, {owner.id}, assigns it"
+        now = self.namespace.get(name, _MISSING)
+        if name in claim.originals:
+            same = now is claim.originals[name]
+        else:
+            same = claim.before.get(name, id(_MISSING)) == id(now)
+        return "" if same else "the name was rebound in the notebook while the job ran"
+
+    # ------------------------------------------------------------------ waiting
+
+    def names_to_await(self, tree: ast.Module) -> tuple[str, ...]:
+        """Give the owned or stale names that the cell `tree` reads."""
+        if not self._claims and not self._stale:
+            return ()
+        analysis = analyze(ast.unparse(tree), self.shell)
+        reads = set(analysis.reads) | set(closure(analysis.reads, self.namespace).names)
+        names = {n for n in reads if self.pending(n)} | (reads & set(self._stale))
+        return tuple(sorted(names))
+
+    def arrive(self, names: Iterable[str]) -> None:
+        """Wait for the jobs that will assign `names`, and land them; the first line of a cell that reads them.
+
+        Raises
+        ------
+        DependencyFailed
+            A job failed while the cell waited for it.
+        KeyboardInterrupt
+            The wait was interrupted; the jobs go on.
+        """
+        for name in names:
+            job = self.pending(name)
+            if job is not None:
+                self._await(name, job)
+            elif name in self._stale:
+                self._warn(name)
+
+    def _await(self, name: str, job: Job) -> None:
+        if not job.done():
+            with _notice(self.shell, f"Waits for {name} from job {job.label or job.id}"):
+                job.wait()
+        self.land(job)
+        if job.phase is not Phase.SUCCEEDED:
+            self._stale = {n: j for n, j in self._stale.items() if j is not job or n != name}
+            raise dependency_failed(name, job)
+
+    def _warn(self, name: str) -> None:
+        job = self._stale.pop(name)
+        warnings.warn(
+            f"{name!r} is what it was before job {job.id}, which ended as {job.phase.value}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def dependency_failed(name: str, job: Job) -> DependencyFailed:
+    """Make the error of a cell that waits for a job that failed; it shows the job's own error."""
+    cause = job.exception()
+    error = DependencyFailed(
+        f"{name!r} comes from job {job.id}, which ended as {job.phase.value}",
+        "Mend that cell and run it again; this cell, run again, sees the old value",
+    )
+    error.__cause__ = cause
+    render = getattr(cause, "_render_traceback_", None)
+    if render is not None:
+        own = OffloadError._render_traceback_(error)
+        error._render_traceback_ = lambda: [*render(), "", *own]  # type: ignore[method-assign]
+    return error
+
+
+@contextlib.contextmanager
+def _notice(shell: InteractiveShell, text: str) -> Any:
+    """Show a line while something is waited for, and take it away afterwards."""
+    from uuid import uuid4
+
+    transient = {"display_id": uuid4().hex}
+    shell.display_pub.publish({"text/plain": text}, {}, transient=transient)
+    try:
+        yield
+    finally:
+        shell.display_pub.publish({"text/plain": ""}, {}, transient=transient, update=True)
+
+
+class _WaitInFront(ast.NodeTransformer):
+    """Puts the wait for pending names in front of a cell; line numbers stay."""
+
+    def __init__(self, landing: Landing) -> None:
+        self._landing = landing
+
+    def visit_Module(self, node: ast.Module) -> ast.Module:
+        try:
+            names = self._landing.names_to_await(node)
+        except SyntaxError:
+            return node
+        if not names or not node.body:
+            return node
+        call = f"get_ipython().rayoffload.arrive({names!r})"
+        wait = ast.parse(call).body[0]
+        for part in ast.walk(wait):
+            ast.copy_location(part, node.body[0])
+        body = [wait, *node.body]
+        if _is_docstring(node.body[0]):
+            body = [node.body[0], wait, *node.body[1:]]
+        return ast.Module(body=body, type_ignores=node.type_ignores)
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

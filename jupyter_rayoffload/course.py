@@ -40,6 +40,10 @@ class Draft:
         The inputs; None for a rerun, whose inputs are in the store.
     modules : tuple of str
         Dotted names that the cell and its inputs import.
+    cwd : str
+        The notebook's folder: the workspace, unless the options name another.
+    program_input : bytes or JSON-ready value
+        What ``read_input()`` returns in a program.
     copy_from : str
         Id of the job whose inputs and packages a rerun takes over.
     """
@@ -47,6 +51,8 @@ class Draft:
     spec: JobSpec
     frozen: Frozen | None = None
     modules: tuple[str, ...] = ()
+    cwd: str = ""
+    program_input: Any = None
     copy_from: str = ""
 
 

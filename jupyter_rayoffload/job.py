@@ -26,9 +26,21 @@ if TYPE_CHECKING:
     from .config import RayOffload
     from .models import ClusterInfo
     from .record import Outputs
+    from .remote.signing import Signer
     from .submission import Offloader
 
-__all__ = ["Job", "Session", "attach", "cluster", "jobs", "offload", "session", "submit", "submit_program"]
+__all__ = [
+    "Job",
+    "Reference",
+    "Session",
+    "attach",
+    "cluster",
+    "jobs",
+    "offload",
+    "session",
+    "submit",
+    "submit_program",
+]
 
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -59,6 +71,10 @@ class Session:
     def alive(self) -> bool:
         """Whether the loop still runs, in this process (a fork has no loop thread)."""
         return self._pid == os.getpid() and self._thread.is_alive()
+
+    def signer(self) -> Signer:
+        """Give the owner's signer; needs no cluster."""
+        return self.offloader.backend.signer()
 
     @property
     def offloader(self) -> Offloader:
@@ -125,9 +141,9 @@ def session(config: RayOffload | None = None, namespace: dict[str, Any] | None =
     global _session
     if _session is None or not _session.alive:
         if config is None:
-            from .config import RayOffload
+            from .config import load_config
 
-            config = RayOffload.load()
+            config = load_config()
         _session = Session(config, namespace)
         atexit.register(_session.close)
     return _session
@@ -255,7 +271,9 @@ class Job:
         if phase is Phase.SUCCEEDED:
             return None
         if phase is Phase.CANCELLED:
-            return errors.JobCancelled(f"job {self.id} was cancelled", f"%ray rerun {self.id} starts it again")
+            return errors.JobCancelled(
+                f"job {self.id} was cancelled", f"%ray rerun {self.id} starts it again"
+            )
         if failure is None:
             return errors.JobError(f"job {self.id} has {phase.value} and nothing says why", "Run it again")
         if failure.ename:
@@ -332,7 +350,11 @@ class Job:
         if not isinstance(error, BaseException):
             hint = why or "The exception itself could not travel"
             error = errors.CellError(
-                f"{failure.ename}: {failure.evalue}", hint, failure.ename, failure.evalue, list(failure.traceback)
+                f"{failure.ename}: {failure.evalue}",
+                hint,
+                failure.ename,
+                failure.evalue,
+                list(failure.traceback),
             )
         lines = list(failure.traceback)
         with contextlib.suppress(Exception):  # a class with slots shows an ordinary traceback
@@ -387,6 +409,11 @@ class Job:
         self._session.call(self._session.offloader.delete(self.id))
         self._session.jobs.pop(self.id, None)
 
+    def settle(self, outputs: list[dict[str, Any]]) -> None:
+        """Note what has become of the outputs; on the loop thread."""
+        self._course.tell("landed", outputs=outputs)
+        self._session.start(self._session.offloader.save(self._course))
+
     def _ipython_display_(self) -> None:
         from .display import show
 
@@ -419,7 +446,9 @@ class _Outputs(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         manifest = self._manifest()
         if name not in manifest:
-            raise KeyError(f"job {self._job.id} has no output {name!r}; it has: {', '.join(manifest) or 'none'}")
+            raise KeyError(
+                f"job {self._job.id} has no output {name!r}; it has: {', '.join(manifest) or 'none'}"
+            )
         if manifest[name].state is ValueState.CANNOT_TRAVEL:
             raise OutputUnavailable(
                 f"{name!r} of job {self._job.id} cannot travel: {manifest[name].reason}",
@@ -442,6 +471,46 @@ class _Outputs(Mapping[str, Any]):
         if not self._job.done():
             return f"<outputs of {self._job!r}>"
         return "{" + ", ".join(f"{n!r}: {v.type}" for n, v in self._manifest().items()) + "}"
+
+
+class Reference:
+    """An output that stays in the store: :meth:`get` brings it here.
+
+    As an input of the next job it goes from the store to the cluster and does not pass through the notebook.
+
+    Parameters
+    ----------
+    job : Job
+    name : str
+        Name of the output in that job.
+    """
+
+    def __init__(self, job: Job, name: str) -> None:
+        self._job, self.name = job, name
+
+    @property
+    def job(self) -> str:
+        """Id of the job whose output this is."""
+        return self._job.id
+
+    def get(self) -> Any:
+        """Fetch the value.
+
+        Raises
+        ------
+        Expired, StoreUnreachable
+        """
+        return self._job.outputs[self.name]
+
+    def __repr__(self) -> str:
+        value = next((v for v in self._job.record.outputs if v.name == self.name), Value(self.name))
+        from .words import size_text
+
+        size = f", {size_text(value.size)}" if value.size else ""
+        return f"<{value.type or 'value'}{size} in the store: .get() brings it here>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Reference travels on its own, as an input by name, not inside another value")
 
 
 # ---------------------------------------------------------------------- the module's functions

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .cell import analyze, closure
 from .errors import DependencyFailed, OffloadError
 from .imports import bind
+from .job import Reference
 from .models import Phase, Value, ValueState
 
 if TYPE_CHECKING:
@@ -24,49 +25,9 @@ if TYPE_CHECKING:
 
     from .job import Job, Session
 
-__all__ = ["Landing", "Reference"]
+__all__ = ["Landing", "dependency_failed"]
 
 _MISSING = object()
-
-
-class Reference:
-    """An output that stays in the store: :meth:`get` brings it here.
-
-    As an input of the next job it goes from the store to the cluster and does not pass through the notebook.
-
-    Parameters
-    ----------
-    job : Job
-    name : str
-        Name of the output in that job.
-    """
-
-    def __init__(self, job: Job, name: str) -> None:
-        self._job, self.name = job, name
-
-    @property
-    def job(self) -> str:
-        """Id of the job whose output this is."""
-        return self._job.id
-
-    def get(self) -> Any:
-        """Fetch the value.
-
-        Raises
-        ------
-        Expired, StoreUnreachable
-        """
-        return self._job.outputs[self.name]
-
-    def __repr__(self) -> str:
-        value = next((v for v in self._job.record.outputs if v.name == self.name), Value(self.name))
-        from .words import size_text
-
-        size = f", {size_text(value.size)}" if value.size else ""
-        return f"<{value.type or 'value'}{size} in the store: .get() brings it here>"
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a Reference travels on its own, as an input by name, not inside another value")
 
 
 @dataclass
@@ -226,7 +187,9 @@ class Landing:
         if job.record.spec.options.lazy or size > self.session.config.lazy_above:
             for value in landing:
                 self.namespace[value.name] = Reference(job, value.name)
-            return [v.replace(state=ValueState.KEPT, reason="a reference; .get() brings it here") for v in landing]
+            return [
+                v.replace(state=ValueState.KEPT, reason="a reference; .get() brings it here") for v in landing
+            ]
         try:
             values = job.values("outputs")
         except OffloadError as error:
@@ -348,4 +311,8 @@ class _WaitInFront(ast.NodeTransformer):
 
 
 def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

@@ -89,9 +89,13 @@ def translated() -> Iterator[None]:
         hint = "Delete jobs that are done with (%ray delete ID), or raise store_limit"
         raise errors.StoreFull(str(error), hint) from error
     except store.Missing as error:
-        raise errors.Expired(str(error), "Run the cell again; lifetimes are settings of RayOffload") from error
+        raise errors.Expired(
+            str(error), "Run the cell again; lifetimes are settings of RayOffload"
+        ) from error
     except Tampered as error:
         hint = "Nothing was unpickled. Someone else writes to this store, or the key has changed"
         raise errors.Forged(str(error), hint) from error
     except codec.WrongFormat as error:
-        raise errors.FormatMismatch(str(error), "Run the cell again with the versions of this notebook") from error
+        raise errors.FormatMismatch(
+            str(error), "Run the cell again with the versions of this notebook"
+        ) from error

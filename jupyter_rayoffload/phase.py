@@ -206,9 +206,7 @@ def _ray(record: JobRecord, event: Event) -> JobRecord:
         return _end(record, Phase.CANCELLED, event.at)
     if status == "FAILED":
         failure = _crash(record, event.content)
-        return _end(
-            record, Phase.FAILED, event.at, failure=failure, exit_code=event.content.get("exit_code")
-        )
+        return _end(record, Phase.FAILED, event.at, failure=failure, exit_code=event.content.get("exit_code"))
     if status == "SUCCEEDED":  # and the runner never said so
         failure = Failure(
             reason="JobCrashed",
@@ -266,7 +264,8 @@ def _gone(record: JobRecord, event: Event) -> JobRecord:
         reason="JobLost",
         message=event.content.get("message", "The cluster’s head died, and the job with it"),
         hint=event.content.get(
-            "hint", f"Its inputs and log are kept: %ray rerun {record.id} starts it again from the same inputs"
+            "hint",
+            f"Its inputs and log are kept: %ray rerun {record.id} starts it again from the same inputs",
         ),
     )
     return _end(record, Phase.LOST, event.at, failure=failure)

@@ -103,11 +103,11 @@ class Offloader:
         except OffloadError as error:
             failure = Failure(reason=error.reason, message=error.message, hint=error.hint)
             course.tell("failed", failure=failure.to_json())
-            await self._save(course)
+            await self.save(course)
         except asyncio.CancelledError:
             if not course.record.attempt:
                 course.tell("cancelled")
-                await self._save(course)
+                await self.save(course)
             raise
         except Exception as error:  # a slip of ours must not leave the panel waiting for ever
             failure = Failure(reason="OffloadError", message=f"jupyter_rayoffload failed: {error!r}")
@@ -211,7 +211,7 @@ class Offloader:
             resources=_entrypoint_resources(spec.options.resources, link.info),
         )
         course.tell("submitted", attempt=attempt)
-        await self._save(course)
+        await self.save(course)
 
     async def _follow(self, course: Course, link: Link) -> None:
         retries = course.record.spec.options.retries
@@ -224,9 +224,9 @@ class Offloader:
             await self._submit(course, link)
 
     def _witness(self, course: Course, link: Link) -> Witness:
-        return Witness(course, link, self.backend.get, self._save, lambda: len(self.live()))
+        return Witness(course, link, self.backend.get, self.save, lambda: len(self.live()))
 
-    async def _save(self, course: Course) -> None:
+    async def save(self, course: Course) -> None:
         """Write the record's state, for those who list jobs; a store that is away is no reason to fail."""
         link = self._links.get(course.record.cluster or "default")
         if link is None:
@@ -244,7 +244,7 @@ class Offloader:
             while True:
                 await asyncio.sleep(KEEPALIVE_SECONDS)
                 course.tell("alive")
-                await self._save(course)
+                await self.save(course)
 
         task = asyncio.ensure_future(beat())
         try:
@@ -342,7 +342,9 @@ def _record(fields: Mapping[str, Any]) -> JobRecord:
     """Join what the store has of a job; the runner's last word counts more than a state nobody updated."""
     spec = JobSpec.from_json(fields["spec"])
     state = fields.get("state") or {}
-    record = JobRecord.from_json({"inputs": fields["spec"].get("inputs", ()), **state, "spec": fields["spec"]})
+    record = JobRecord.from_json(
+        {"inputs": fields["spec"].get("inputs", ()), **state, "spec": fields["spec"]}
+    )
     end = fields.get("end")
     if end and not record.phase.ended and end.get("attempt", record.attempt) >= record.attempt:
         return advance(record, Event("phase", end.get("t", time.time()), end))
@@ -363,7 +365,13 @@ def _check_resources(asked: Resources, info: ClusterInfo) -> None:
     for name, amount in asked.by_name().items():
         there = info.resources.get(name, 0.0)
         if amount > there:
-            few = "has none" if not there else f"has {there / 2**30:.3g} GiB" if name == "memory" else f"has {there:g}"
+            few = (
+                "has none"
+                if not there
+                else f"has {there / 2**30:.3g} GiB"
+                if name == "memory"
+                else f"has {there:g}"
+            )
             raise NotEnoughResources(
                 f"the job asks for {asked.words()}, and cluster {info.name} {few}",
                 "Ask for less, or use a larger cluster",

@@ -1,0 +1,139 @@
+"""How a job shows itself: a live panel in a notebook, text in a terminal, a static record when it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from .models import JobRecord, Phase
+from .phase import Event
+from .record import bundle, live_bundle
+from .record import text as record_text
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from .job import Job
+    from .panel import JobPanel
+
+__all__ = ["METADATA", "publish_record", "record_bundle", "show"]
+
+#: Lines of log that a static record carries.
+TAIL_LINES = 30
+#: Between two updates of a live panel, seconds: quick enough for eyes, slow enough for a browser.
+PANEL_SECONDS = 0.15
+#: Under this name in an output's metadata our own output says that it is ours, and of which job.
+METADATA = "rayoffload"
+
+
+def _shell() -> InteractiveShell | None:
+    from IPython import get_ipython  # type: ignore[attr-defined]
+
+    shell: InteractiveShell | None = get_ipython()  # type: ignore[no-untyped-call]
+    return shell
+
+
+def record_bundle(job: Job, with_outputs: bool = True) -> dict[str, Any]:
+    """Give the static mimebundle of a job as it is now."""
+    total = job.spool.total
+    tail = job.spool.lines(total - TAIL_LINES, total)
+    outputs = job.displays.outputs if with_outputs else ()
+    return dict(bundle(job.record, outputs, tail, total))
+
+
+def show(job: Job) -> None:
+    """Show a job in the running cell."""
+    shell = _shell()
+    if job.quiet or shell is None:
+        job.quiet = False
+        return
+    if getattr(shell, "kernel", None) is None:
+        print(record_text(job.record, job.spool.lines(0, job.spool.total)))
+    elif job.done():
+        publish_record(job, shell)
+    else:
+        _LivePanel(job, shell).open()
+
+
+def publish_record(job: Job, shell: InteractiveShell, display_id: str = "", **kwargs: Any) -> None:
+    """Publish the static record; with a `display_id`, in the place of what stands there."""
+    transient = {"transient": {"display_id": display_id}, "update": True} if display_id else {}
+    metadata = {METADATA: {"job": job.id, "phase": job.phase.value}}
+    shell.display_pub.publish(record_bundle(job, **kwargs), metadata, **transient)
+
+
+class _LivePanel:
+    """Keeps one panel up to date from the loop thread, and puts the static record in its place at the end.
+
+    From a thread only comm and display messages may be sent, through the publisher that was there when the cell
+    ran: printing, or the module's functions, would end up in whatever cell runs by then.
+    """
+
+    def __init__(self, job: Job, shell: InteractiveShell) -> None:
+        from .panel import JobPanel
+
+        self._job, self._shell = job, shell
+        self._publisher = shell.display_pub
+        self._id = uuid4().hex
+        self._panel: JobPanel = JobPanel(job.record, read_log=job.spool.lines)
+        self._dirty = False
+        self._scheduled = False
+        self._text: list[str] = []
+        self._displays = -1
+
+    def open(self) -> None:
+        """Show the panel, and follow the job from now on."""
+        data, metadata = live_bundle(self._job.record), {METADATA: {"job": self._job.id, "phase": "live"}}
+        view = self._panel._repr_mimebundle_() or {}
+        widget, widget_metadata = view if isinstance(view, tuple) else (view, {})
+        transient = {"display_id": self._id}
+        self._publisher.publish({**widget, **data}, {**widget_metadata, **metadata}, transient=transient)
+        self._panel.on_intent(self._intent)
+        total = self._job.spool.total
+        if total:
+            self._panel.write("stdout", "\n".join(self._job.spool.lines(0, total)))
+        self._job.subscribe(self._on_event)
+        self._job.panels.append(self._panel)
+
+    def _intent(self, intent: str, content: dict[str, Any]) -> None:
+        """Do what a button asks; called wherever comm messages arrive, so it only enqueues."""
+        if intent == "cancel":
+            self._job.cancel_soon()
+        elif intent == "rerun":
+            self._job.rerun_soon()
+
+    def _on_event(self, record: JobRecord, event: Event) -> None:
+        if event.type == "stream":
+            self._text.append(event.content.get("text", ""))
+        self._dirty = True
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_later(PANEL_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._text:
+            text, self._text = "".join(self._text), []
+            self._panel.write("stdout", text)
+        outputs = self._job.displays.outputs
+        if self._job.displays.version != self._displays:
+            self._displays = self._job.displays.version
+            self._panel.outputs = list(outputs)
+        self._panel.update(self._job.record)
+        if self._job.record.phase.ended:
+            self._replace()
+
+    def _replace(self) -> None:
+        """Swap in the static record: what the notebook file keeps, readable in any viewer."""
+        with contextlib.suppress(Exception):  # the front end may be gone; the record is in the store
+            data = record_bundle(self._job)
+            metadata = {METADATA: {"job": self._job.id, "phase": self._job.phase.value}}
+            self._publisher.publish(data, metadata, transient={"display_id": self._id}, update=True)
+
+
+def ended_line(job: Job) -> str:
+    """Say in one line how a job ended, for terminals."""
+    word = {Phase.SUCCEEDED: "succeeded", Phase.FAILED: "failed"}.get(job.phase, job.phase.value)
+    return f"Job {job.id} {word}"

@@ -1,0 +1,267 @@
+"""From a cell, a call or a command to a draft: what it reads is found and frozen, on the caller's thread."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .cell import Analysis, Reads, analyze, closure, pending_writes, watched
+from .course import Draft, new_id
+from .errors import InputError, NotPicklable, UsageError
+from .imports import Absent
+from .models import JobOptions, JobSpec, Value, ValueState
+from .remote import codec
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from .job import Session
+    from .landing import Landing
+
+__all__ = ["CellDraft", "draft_call", "draft_cell", "draft_code", "draft_program"]
+
+
+class CellDraft:
+    """A draft of a cell, with what its notebook must know of it.
+
+    Parameters
+    ----------
+    draft : Draft
+    pending : frozenset of str
+        Names that other cells must wait for.
+    possible : frozenset of str
+        Names that may come back changed, and that nobody waits for.
+    """
+
+    def __init__(self, draft: Draft, pending: frozenset[str], possible: frozenset[str]) -> None:
+        self.draft, self.pending, self.possible = draft, pending, possible
+
+
+def draft_cell(
+    session: Session,
+    source: str,
+    options: JobOptions,
+    label: str,
+    *,
+    landing: Landing,
+    shell: InteractiveShell,
+    cell_line: str = "",
+) -> CellDraft:
+    """Draft a cell of a notebook.
+
+    Raises
+    ------
+    SyntaxError
+        As Python raises it.
+    UsageError
+        A name that ``-i`` gives does not exist.
+    NotPicklable
+        An input cannot travel; by name, with the path to the culprit.
+    """
+    namespace = landing.namespace
+    analysis = analyze(source, shell)
+    wanted = set(analysis.reads) if options.inputs is None else set(options.inputs)
+    after = _chained(wanted, landing)
+    reads = closure(wanted - set(after), namespace)
+    for name in reads.names:  # what a function of the notebook reads may be pending too
+        after.update(_chained({name}, landing))
+    names = [n for n in reads.names if n not in after]
+    _require(options.inputs, names, after, namespace)
+    references = {n: namespace[n] for n in names if _is_reference(namespace[n])}
+    after.update({n: f"{r.job}#{r.name}" for n, r in references.items()})
+    values = {n: namespace[n] for n in names if n not in references}
+    pending = pending_writes(analysis, namespace)
+    if options.outputs is not None:
+        pending = frozenset(options.outputs)
+    maybe = watched(analysis, namespace) & (set(values) | set(after))
+    expected = (
+        frozenset(options.outputs)
+        if options.outputs is not None
+        else analysis.writes | (pending & set(names))
+    )
+    draft = _draft(
+        session,
+        source,
+        options,
+        label,
+        values,
+        namespace,
+        modules=analysis.modules | reads.modules,
+        after=after,
+        expected=_in_order(expected, source),
+        watched=tuple(sorted(maybe)) if options.outputs is None else (),
+        cell_line=cell_line,
+        count=shell.execution_count,
+    )
+    return CellDraft(draft, pending, maybe | reads.writes | analysis.items)
+
+
+def draft_code(
+    session: Session, source: str, options: JobOptions, label: str, *, values: Mapping[str, Any] | None
+) -> Draft:
+    """Draft a piece of code with names given by hand."""
+    namespace = dict(values or {})
+    analysis = analyze(source)
+    return _draft(
+        session,
+        source,
+        options,
+        label,
+        namespace,
+        session.namespace,
+        modules=analysis.modules | closure(namespace, namespace).modules,
+        expected=_in_order(analysis.writes, source),
+        watched=tuple(sorted(watched(analysis, namespace))),
+    )
+
+
+def draft_call(
+    session: Session,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    options: JobOptions,
+    label: str,
+) -> Draft:
+    """Draft the call of a function; what it reads of its own namespace travels with it."""
+    call = {"function": function, "args": tuple(args), "kwargs": dict(kwargs)}
+    namespace = session.namespace
+    needs = closure(["function"], {**namespace, "function": function})
+    reads = [n for n in needs.names if n != "function"]
+    clash = set(reads) & set(call)
+    if clash:
+        raise InputError(
+            f"the function reads a global called {sorted(clash)[0]!r}, a name that a call's own parts have",
+            "Rename that global",
+        )
+    return _draft(
+        session,
+        f"{getattr(function, '__qualname__', function)}(…)",
+        options,
+        label or _slug(getattr(function, "__name__", "call")),
+        {**call, **{n: namespace[n] for n in reads}},
+        namespace,
+        modules=needs.modules,
+        kind="callable",
+    )
+
+
+def draft_program(session: Session, command: str, data: Any, options: JobOptions, label: str) -> Draft:
+    """Draft a program; its input is bytes or JSON, and never pickled.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not command.strip():
+        raise UsageError("the entrypoint is empty", "Give a command: submit_program('python train.py')")
+    if data is not None and not isinstance(data, bytes):
+        try:
+            json.dumps(data)
+        except (TypeError, ValueError) as problem:
+            raise UsageError(f"input: {problem}", "Give bytes, or what JSON can say") from None
+    draft = _draft(
+        session,
+        command,
+        options,
+        label or "program",
+        {},
+        session.namespace,
+        modules=frozenset(),
+        kind="program",
+    )
+    draft.program_input = data
+    return draft
+
+
+def _draft(
+    session: Session,
+    source: str,
+    options: JobOptions,
+    label: str,
+    values: Mapping[str, Any],
+    namespace: dict[str, Any],
+    *,
+    modules: frozenset[str],
+    kind: str = "cell",
+    after: Mapping[str, str] | None = None,
+    expected: Sequence[str] = (),
+    watched: Sequence[str] = (),
+    cell_line: str = "",
+    count: int | None = None,
+) -> Draft:
+    try:
+        frozen = codec.freeze(values, namespace, session.signer(), copy=True)
+    except codec.Unpicklable as error:
+        raise NotPicklable(
+            f"input {error.path} cannot travel: {error.reason}",
+            "Make it in the cell instead, or leave it out with -i",
+        ) from None
+    inputs = [Value(v["name"], v["type"], v["size"], ValueState.TO_SEND) for v in frozen.values]
+    waits = [Value(n, state=ValueState.WAITS, job=j.partition("#")[0]) for n, j in (after or {}).items()]
+    spec = JobSpec(
+        id=new_id(label),
+        kind=kind,
+        source=source,
+        cell_line=cell_line,
+        label=label,
+        owner=session.config.owner,
+        notebook=session.notebook,
+        count=count,
+        created=time.time(),
+        options=options,
+        inputs=(*inputs, *waits),
+        expected=tuple(expected),
+        watched=tuple(watched),
+        after=dict(after or {}),
+        versions={"python": ".".join(platform.python_version_tuple()[:2]), **frozen.libraries},
+    )
+    absent = {v.__name__ for v in values.values() if isinstance(v, Absent)}
+    return Draft(spec, frozen, tuple(sorted(modules - absent)), cwd=os.getcwd())
+
+
+def _chained(names: set[str], landing: Landing) -> dict[str, str]:
+    """Give the jobs that will assign `names`; where such a job defines functions, all that it assigns comes along."""
+    after: dict[str, str] = {}
+    for name in names:
+        job = landing.pending(name)
+        if job is None:
+            continue
+        after[name] = job.id
+        if re.search(r"\b(def|class|lambda)\b", job.record.spec.source):
+            others = (n for n in job.record.spec.expected if landing.pending(n) is job)
+            after.update(dict.fromkeys(others, job.id))
+    return after
+
+
+def _require(
+    given: Sequence[str] | None, names: Sequence[str], after: Mapping[str, str], namespace: Mapping[str, Any]
+) -> None:
+    for name in given or ():
+        if name not in namespace and name not in after:
+            raise UsageError(f"-i {name}: the notebook has no such name", "Assign it first, or leave -i out")
+
+
+def _is_reference(value: Any) -> bool:
+    from .job import Reference
+
+    return isinstance(value, Reference)
+
+
+def _in_order(names: frozenset[str], source: str) -> list[str]:
+    """Sort names as they stand in the source."""
+
+    def place(name: str) -> tuple[int, str]:
+        match = re.search(rf"\b{re.escape(name)}\b", source)
+        return (match.start() if match else len(source), name)
+
+    return sorted(names, key=place)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W", "_", name) or "call"

@@ -1,0 +1,299 @@
+"""``%%ray_job`` and ``%ray``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+
+from . import options as option_table
+from .errors import JobNotFound, UsageError
+from .options import MagicLine, parse_line
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from .job import Job, Session
+    from .landing import Landing
+
+__all__ = ["OffloadMagics", "load", "unload"]
+
+_VERBS = ("jobs", "attach", "logs", "result", "cancel", "rerun", "delete", "cluster", "config", "help")
+
+
+@magics_class
+class OffloadMagics(Magics):
+    """The magics of this extension; what they need is imported at their first use.
+
+    Parameters
+    ----------
+    shell : InteractiveShell
+    """
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)  # type: ignore[no-untyped-call]
+        self.folder = os.getcwd()
+        self._landing: Landing | None = None
+
+    @property
+    def landing(self) -> Landing:
+        """What lands in this notebook."""
+        if self._landing is None:
+            from .config import load_config
+            from .job import session
+            from .landing import Landing
+
+            here = session(load_config(self.shell), self.shell.user_ns)
+            here.notebook = _notebook(self.shell)
+            here.folder = self.folder
+            self._landing = Landing(self.shell, here)
+            self._landing.install()
+        return self._landing
+
+    @property
+    def session(self) -> Session:
+        """This process's link to its owner's jobs."""
+        return self.landing.session
+
+    def arrive(self, names: tuple[str, ...]) -> None:
+        """Wait for pending names; :mod:`.landing` puts this call in front of a cell."""
+        self.landing.arrive(names)
+
+    # ------------------------------------------------------------------ %%ray_job
+
+    @cell_magic
+    def ray_job(self, line: str, cell: str) -> Job | Any:
+        """Run this cell as a Ray job: %%ray_job [NAME] [options]"""
+        given = parse_line(line)
+        self._free_name(given.label)
+        if not cell.strip():
+            raise UsageError("%%ray_job: the cell is empty", "Write below the line what is to run")
+        given = self._with_defaults(given)
+        draft = self._draft(given, cell, line)
+        if given.dry_run:
+            from .packing import preflight
+
+            print(preflight(draft.draft, self.session.config, self.session.signer()))
+            return None
+        job = self.session.launch(draft.draft)
+        self.landing.claim(job, draft.pending, draft.possible)
+        if given.label:
+            self.shell.user_ns[given.label] = job
+        if given.wait or not _can_come_back(self.shell):
+            from .waiting import wait_here
+
+            return wait_here(job, self.landing, quiet=given.quiet)
+        job.quiet = given.quiet
+        return job
+
+    def _draft(self, given: MagicLine, cell: str, line: str) -> Any:
+        from .drafting import draft_cell
+
+        return draft_cell(
+            self.session,
+            cell,
+            given.options,
+            given.label,
+            landing=self.landing,
+            shell=self.shell,
+            cell_line=f"%%ray_job {line}".rstrip(),
+        )
+
+    def _free_name(self, label: str) -> None:
+        from .job import Job
+
+        there = self.shell.user_ns.get(label) if label else None
+        if there is not None and not isinstance(there, Job):
+            raise UsageError(
+                f"%%ray_job {label}: {label} is a {type(there).__name__} of this notebook, not a job",
+                "Choose another name: it labels the job and holds its handle",
+            )
+
+    def _with_defaults(self, given: MagicLine) -> MagicLine:
+        defaults = dict(self.session.config.defaults)
+        given.wait = given.wait or bool(defaults.pop("wait", False))
+        given.quiet = given.quiet or bool(defaults.pop("quiet", False))
+        given.options = option_table.over_defaults(given.options, defaults)
+        return given
+
+    # ------------------------------------------------------------------ %ray
+
+    @line_magic
+    def ray(self, line: str) -> Any:
+        """Show the cluster and the newest jobs, or: %ray VERB [ID]"""
+        verb, *words = _split(line) or [""]
+        method: Callable[[list[str]], Any] | None = getattr(self, f"_ray_{verb or 'status'}", None)
+        if method is None:
+            raise UsageError(f"%ray {verb}: there is no such verb", f"There are: {', '.join(_VERBS)}")
+        return method(words)
+
+    def _ray_status(self, words: list[str]) -> None:
+        from .display import show_status
+
+        _no_more("%ray", words)
+        show_status(self.session)
+
+    def _ray_help(self, words: list[str]) -> None:
+        print(_HELP)
+
+    def _ray_jobs(self, words: list[str]) -> None:
+        from .display import show_jobs
+
+        _no_more("%ray jobs", words)
+        show_jobs(self.session)
+
+    def _ray_attach(self, words: list[str]) -> Job:
+        job = self._job("attach", words)
+        if not job.done():
+            return job
+        from .display import publish_record
+
+        publish_record(job, self.shell)
+        job.quiet = True  # the record stands there already
+        return job
+
+    def _ray_logs(self, words: list[str]) -> None:
+        sys.stdout.write(self._job("logs", words).logs() + "\n")
+
+    def _ray_result(self, words: list[str]) -> Any:
+        return self._job("result", words).result()
+
+    def _ray_cancel(self, words: list[str]) -> None:
+        job = self._job("cancel", words)
+        print(f"Cancelling {job.id}" if job.cancel() else f"{job.id} had ended already: {job.phase.value}")
+
+    def _ray_rerun(self, words: list[str]) -> Job:
+        job = self._job("rerun", words).rerun()
+        self.landing.claim(job, job.record.spec.expected, job.record.spec.watched)
+        return job
+
+    def _ray_delete(self, words: list[str]) -> None:
+        job = self._job("delete", words)
+        job.delete()
+        print(f"Deleted {job.id}: its record, log and values")
+
+    def _ray_cluster(self, words: list[str]) -> Any:
+        from .cluster_verbs import run
+
+        return run(self.session, words, self.shell)
+
+    def _ray_config(self, words: list[str]) -> None:
+        config = self.session.config
+        for word in words:
+            key, equals, value = word.partition("=")
+            if not equals:
+                raise UsageError(
+                    f"%ray config {word}: expected KEY=VALUE", "%ray config alone shows the settings"
+                )
+            config.set_from_text(key, value)
+        if not words:
+            for name, value in config.shown().items():
+                print(f"{name} = {value}")
+
+    def _job(self, verb: str, words: list[str]) -> Job:
+        from .job import Job, attach
+
+        if len(words) != 1:
+            raise UsageError(f"%ray {verb}: expected one job id", "%ray jobs lists them")
+        there = self.shell.user_ns.get(words[0])
+        if isinstance(there, Job):
+            return there
+        try:
+            return attach(words[0])
+        except JobNotFound:
+            same = [j for j in self.session.jobs.values() if j.label == words[0]]
+            if not same:
+                raise
+            return same[-1]
+
+
+_HELP = """%ray                      state of the cluster, and the newest jobs
+%ray jobs                 jobs, newest first
+%ray attach ID            the panel of any job, running or ended
+%ray logs ID              all that it printed
+%ray result ID            the value of its last expression
+%ray cancel ID            stop it
+%ray rerun ID             start it again, from the same inputs
+%ray delete ID            forget it
+%ray cluster [up|down]    the cluster's panel, or the verb
+%ray config [KEY=VALUE]   settings for this notebook
+%%ray_job?                the options of %%ray_job"""
+
+
+def _split(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as problem:
+        raise UsageError(f"%ray: {str(problem).lower()}", "Close the quotation mark") from None
+
+
+def _no_more(verb: str, words: list[str]) -> None:
+    if words:
+        raise UsageError(f"{verb}: {words[0]!r} is one word too many", "%ray help shows the verbs")
+
+
+def _notebook(shell: InteractiveShell) -> str:
+    """Give the notebook's path as Jupyter's session manager says it; editors without it leave it empty."""
+    name = os.environ.get("JPY_SESSION_NAME") or shell.user_ns.get("__vsc_ipynb_file__") or ""
+    return Path(str(name)).name
+
+
+def _can_come_back(shell: InteractiveShell) -> bool:
+    """Whether someone sits there: headless runs (nbclient, nbconvert, papermill) forbid questions."""
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None:
+        return True
+    with contextlib.suppress(Exception):
+        return bool(kernel.get_parent("shell")["content"].get("allow_stdin", True))
+    return True
+
+
+def _matcher() -> Any:
+    from IPython.core.completer import SimpleCompletion, context_matcher
+
+    @context_matcher()  # type: ignore[untyped-decorator,unused-ignore]
+    def rayoffload_matcher(context: Any) -> Any:
+        line = context.line_with_cursor.lstrip()
+        found: list[str] = []
+        if context.cursor_line == 0 and line.startswith("%%ray_job") and context.token.startswith("-"):
+            found = [f for f in option_table.completions(line) if f.startswith(context.token)]
+        elif line.startswith("%ray "):
+            found = [v for v in _VERBS if v.startswith(context.token) and len(line.split()) <= 2]
+        return {
+            "completions": [SimpleCompletion(text=f, type="option") for f in found],
+            "suppress": bool(found),
+        }
+
+    return rayoffload_matcher
+
+
+def load(shell: InteractiveShell) -> None:
+    """Register the magics and their completion."""
+    magics = OffloadMagics(shell)
+    shell.register_magics(magics)
+    OffloadMagics.ray_job.__doc__ = f"{OffloadMagics.ray_job.__doc__}\n\n{option_table.usage()}"
+    shell.rayoffload = magics
+    completer = getattr(shell, "Completer", None)
+    if completer is not None and hasattr(completer, "custom_matchers"):
+        magics.matcher = _matcher()
+        completer.custom_matchers.append(magics.matcher)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Take back what :func:`load` registered."""
+    magics: OffloadMagics | None = getattr(shell, "rayoffload", None)
+    if magics is None:
+        return
+    if magics._landing is not None:
+        magics._landing.uninstall()
+    for kind, name in (("cell", "ray_job"), ("line", "ray")):
+        shell.magics_manager.magics[kind].pop(name, None)
+    with contextlib.suppress(Exception):
+        shell.Completer.custom_matchers.remove(magics.matcher)
+    del shell.rayoffload

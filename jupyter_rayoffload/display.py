@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -11,11 +12,12 @@ from .models import JobRecord, Phase
 from .phase import Event
 from .record import bundle, live_bundle
 from .record import text as record_text
+from .words import clock_text, cluster_sentence, duration_text, phase_word
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .job import Job
+    from .job import Job, Session
     from .panel import JobPanel
 
 __all__ = ["METADATA", "publish_record", "record_bundle", "show"]
@@ -91,18 +93,20 @@ class _LivePanel:
         transient = {"display_id": self._id}
         self._publisher.publish({**widget, **data}, {**widget_metadata, **metadata}, transient=transient)
         self._panel.on_intent(self._intent)
-        total = self._job.spool.total
-        if total:
-            self._panel.write("stdout", "\n".join(self._job.spool.lines(0, total)))
+        self._job.session.soon(self._join)
+
+    def _join(self) -> None:
+        """Take in what was printed so far and follow from there; on the loop thread, so that nothing is missed."""
+        self._panel.write("stdout", self._job.spool.text())
         self._job.subscribe(self._on_event)
-        self._job.panels.append(self._panel)
+        self._flush()
 
     def _intent(self, intent: str, content: dict[str, Any]) -> None:
         """Do what a button asks; called wherever comm messages arrive, so it only enqueues."""
         if intent == "cancel":
             self._job.cancel_soon()
         elif intent == "rerun":
-            self._job.rerun_soon()
+            self._job.rerun_soon(**content)
 
     def _on_event(self, record: JobRecord, event: Event) -> None:
         if event.type == "stream":
@@ -137,3 +141,30 @@ def ended_line(job: Job) -> str:
     """Say in one line how a job ended, for terminals."""
     word = {Phase.SUCCEEDED: "succeeded", Phase.FAILED: "failed"}.get(job.phase, job.phase.value)
     return f"Job {job.id} {word}"
+
+
+def show_status(session: Session) -> None:
+    """Print the cluster's state and the newest jobs; starts nothing."""
+    info = session.call(session.offloader.backend.get("default"))
+    print(cluster_sentence(info))
+    if info.address:
+        show_jobs(session, limit=5)
+
+
+def show_jobs(session: Session, limit: int = 20) -> None:
+    """Print the newest jobs, one a line."""
+    records = session.call(session.offloader.records(limit))
+    if not records:
+        print("No jobs yet: write %%ray_job over a cell")
+    for record in records:
+        print(job_line(record))
+
+
+def job_line(record: JobRecord) -> str:
+    """Give one line for a list: id, state, time taken, notebook."""
+    took = ""
+    if record.started:
+        took = duration_text((record.ended or time.time()) - record.started)
+    started = clock_text(record.started) if record.started else ""
+    where = record.spec.notebook
+    return f"{record.id:24} {phase_word(record.phase):16} {took:>14}  {started}  {where}".rstrip()

@@ -42,6 +42,7 @@ __all__ = [
     "submit_program",
 ]
 
+Observer = Callable[[JobRecord, Event], None]
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -61,6 +62,7 @@ class Session:
         self.namespace = namespace if namespace is not None else sys.modules["__main__"].__dict__
         self.jobs: dict[str, Job] = {}
         self.notebook = ""
+        self.folder = os.getcwd()
         self._loop = asyncio.new_event_loop()
         self._offloader: Offloader | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="rayoffload", daemon=True)
@@ -93,27 +95,39 @@ class Session:
         """Run `work` on the loop thread and wait for it; an interrupt of the waiting cell cancels it."""
         future = self.start(work)
         try:
-            # In slices: a plain wait for ever is deaf to an interrupt on some platforms.
-            deadline = None if timeout is None else time.monotonic() + timeout
-            while True:
-                with contextlib.suppress(concurrent.futures.TimeoutError):
-                    return future.result(0.2)
-                if future.done():
-                    return future.result()
-                if deadline is not None and time.monotonic() > deadline:
-                    raise StillRunning("this took longer than it may", "Try again, or look at %ray cluster")
+            return self.wait(future, timeout)
         except BaseException:
             future.cancel()
             raise
+
+    @staticmethod
+    def wait(future: concurrent.futures.Future[_T], timeout: float | None = None) -> _T:
+        """Wait for `future` in slices: a plain wait for ever is deaf to an interrupt on some platforms."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not future.done():
+            with contextlib.suppress(concurrent.futures.TimeoutError):
+                future.result(0.2)
+            if deadline is not None and time.monotonic() > deadline and not future.done():
+                raise StillRunning("this took longer than it may", "Try again, or look at %ray cluster")
+        return future.result()
 
     def soon(self, function: Callable[[], None]) -> None:
         """Call `function` on the loop thread."""
         self._loop.call_soon_threadsafe(function)
 
-    def launch(self, draft: Draft) -> Job:
-        """Give the handle of a new job at once, and start its course behind it."""
+    def launch(self, draft: Draft, observer: Observer | None = None) -> Job:
+        """Give the handle of a new job at once, and start its course behind it.
+
+        Parameters
+        ----------
+        draft : Draft
+        observer : callable, optional
+            ``observer(record, event)`` is called on the loop thread from the first event on.
+        """
         offloader = self.offloader
         course = Course(JobRecord(draft.spec, inputs=draft.spec.inputs, started=time.time()))
+        if observer is not None:
+            course.subscribe(observer)
         job = self.jobs[draft.spec.id] = Job(self, course)
         job._task = self.start(offloader.run(draft, course))
         return job
@@ -165,6 +179,7 @@ class Job:
         self._values: dict[str, dict[str, Any]] = {}
         self.displays: Outputs = Outputs()
         self.spool = Spool()
+        self.quiet = False
         course.subscribe(self._on_event)
         if course.record.phase.ended:
             self._ended.set_result(self)
@@ -288,7 +303,7 @@ class Job:
         """Call ``callback(job)`` when the job has ended, on the extension's own thread; at once if it has."""
         self._ended.add_done_callback(lambda _: callback(self))
 
-    def subscribe(self, observer: Callable[[JobRecord, Event], None]) -> None:
+    def subscribe(self, observer: Observer) -> None:
         """Call ``observer(record, event)`` after each event, on the extension's own thread."""
         self._course.subscribe(observer)
 
@@ -373,11 +388,22 @@ class Job:
         """
         if self.done():
             return False
-        if self.record.attempt or self._task is None:
-            self._session.call(self._session.offloader.cancel(self._course), timeout=30)
-        else:
-            self._task.cancel()
+        future = self.cancel_soon()
+        if future is not None:
+            self._session.wait(future, timeout=30)
         return True
+
+    def cancel_soon(self) -> concurrent.futures.Future[None] | None:
+        """Ask for the end of the job without waiting, from any thread."""
+        if self.record.attempt or self._task is None:
+            return self._session.start(self._session.offloader.cancel(self._course))
+        self._task.cancel()
+        return None
+
+    @property
+    def session(self) -> Session:
+        """The session that this handle belongs to."""
+        return self._session
 
     def rerun(self, **options: Any) -> Job:
         """Start the same job again, from the same frozen inputs and the same workspace.
@@ -644,7 +670,7 @@ def attach(job_id: str) -> Job:
     job = here.jobs[job_id] = Job(here, course)
     replay = here.start(offloader.attach(course))
     if course.record.phase.ended:
-        _wait(replay)
+        here.wait(replay)
     return job
 
 
@@ -658,13 +684,6 @@ def cluster(name: str = "default") -> ClusterInfo:
     """Give the state of your cluster; starts none."""
     here = session()
     return here.call(here.offloader.backend.get(name))
-
-
-def _wait(future: concurrent.futures.Future[Any]) -> None:
-    while not future.done():
-        with contextlib.suppress(concurrent.futures.TimeoutError):
-            future.result(0.2)
-    future.result()
 
 
 def _options(options: Mapping[str, Any], base: JobOptions) -> JobOptions:

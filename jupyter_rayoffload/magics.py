@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import shlex
 import sys
 from collections.abc import Callable
@@ -75,20 +76,22 @@ class OffloadMagics(Magics):
         if not cell.strip():
             raise UsageError("%%ray_job: the cell is empty", "Write below the line what is to run")
         given = self._with_defaults(given)
+        from .waiting import Messages, wait_here
+
         draft = self._draft(given, cell, line)
         if given.dry_run:
             from .packing import preflight
 
             print(preflight(draft.draft, self.session.config, self.session.signer()))
             return None
-        job = self.session.launch(draft.draft)
+        wait = given.wait or not _can_come_back(self.shell)
+        messages: Messages = queue.SimpleQueue()
+        job = self.session.launch(draft.draft, (lambda *told: messages.put(told)) if wait else None)
         self.landing.claim(job, draft.pending, draft.possible)
         if given.label:
             self.shell.user_ns[given.label] = job
-        if given.wait or not _can_come_back(self.shell):
-            from .waiting import wait_here
-
-            return wait_here(job, self.landing, quiet=given.quiet)
+        if wait:
+            return wait_here(job, self.landing, messages, quiet=given.quiet)
         job.quiet = given.quiet
         return job
 
@@ -179,9 +182,16 @@ class OffloadMagics(Magics):
         print(f"Deleted {job.id}: its record, log and values")
 
     def _ray_cluster(self, words: list[str]) -> Any:
-        from .cluster_verbs import run
+        from .cluster_verbs import CLUSTER_VERBS, show_panel
 
-        return run(self.session, words, self.shell)
+        if not words:
+            return show_panel(self.session, self.shell)
+        verb, *rest = words
+        if verb not in CLUSTER_VERBS:
+            raise UsageError(
+                f"%ray cluster {verb}: there is no such verb", f"There are: {', '.join(CLUSTER_VERBS)}"
+            )
+        return CLUSTER_VERBS[verb](self.session, rest)
 
     def _ray_config(self, words: list[str]) -> None:
         config = self.session.config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import keyword
 import re
 import shlex
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 from .errors import UsageError
 from .models import JobOptions, Resources
 
-__all__ = ["MagicLine", "completions", "duration", "from_keywords", "memory", "parse_line", "usage"]
+__all__ = ["MagicLine", "completions", "duration", "from_keywords", "memory", "over_defaults", "parse_line", "usage"]
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -322,6 +323,24 @@ def from_keywords(given: Mapping[str, Any], base: JobOptions) -> JobOptions:
         else:
             fields[name] = read
     return base.replace(resources=resources, **fields)
+
+
+def over_defaults(given: JobOptions, defaults: Mapping[str, Any]) -> JobOptions:
+    """Fill what `given` leaves open from the site's or the notebook's defaults.
+
+    Raises
+    ------
+    UsageError
+        A default is not what it may be.
+    """
+    plain, filled = JobOptions(), from_keywords(defaults, JobOptions())
+    open_fields = {
+        f.name: getattr(filled, f.name)
+        for f in dataclasses.fields(JobOptions)
+        if f.name != "resources" and getattr(given, f.name) == getattr(plain, f.name)
+    }
+    asked = {k: v for k, v in vars(given.resources).items() if v}
+    return given.replace(resources=filled.resources.replace(**asked), **open_fields)
 
 
 def usage() -> str:

@@ -58,6 +58,11 @@ class Spool:
                 out.append(_overwritten(self._open))
             return out
 
+    def text(self) -> str:
+        """Give all that was written, as it would be written again."""
+        lines = self.lines(0, self.total)
+        return "\n".join(lines) + ("" if self._open or not lines else "\n")
+
     def close(self) -> None:
         """Give the disk space back."""
         self._file.close()

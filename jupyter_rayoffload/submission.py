@@ -81,6 +81,14 @@ class Offloader:
             self._links[name] = opened
             return opened
 
+    async def down(self, cluster: str = "") -> None:
+        """Take the cluster down; records and results stay in the store."""
+        name = cluster or "default"
+        link = self._links.pop(name, None)
+        if link:
+            await link.aclose()
+        await self.backend.delete(name)
+
     async def aclose(self) -> None:
         """Close all ways; clusters and jobs go on."""
         for link in self._links.values():

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from .job import Job
     from .landing import Landing
 
-__all__ = ["RemoteValue", "wait_here"]
+__all__ = ["Messages", "RemoteValue", "wait_here"]
 
 #: How long a cancelled job may take to say goodbye before the cell gives up waiting for it, seconds.
 FAREWELL_SECONDS = 15.0
+#: What :func:`wait_here` is fed with.
+Messages = queue.SimpleQueue[tuple[JobRecord, Event]]
 _DISPLAYS = ("display_data", "update_display_data", "clear_output", "execute_result", "stream")
 
 
@@ -39,13 +41,15 @@ class RemoteValue:
         return str(self._data.get("text/plain", ""))
 
 
-def wait_here(job: Job, landing: Landing, quiet: bool = False) -> Any:
+def wait_here(job: Job, landing: Landing, messages: Messages, quiet: bool = False) -> Any:
     """Follow a job in the running cell until it has ended; an interrupt cancels it.
 
     Parameters
     ----------
     job : Job
     landing : Landing
+    messages : queue.SimpleQueue
+        ``(record, event)`` of the job from its first event on.
     quiet : bool
         Show no record at the end.
 
@@ -60,9 +64,7 @@ def wait_here(job: Job, landing: Landing, quiet: bool = False) -> Any:
         The cell's own exception, or what kept the job from its end.
     """
     shell = landing.shell
-    messages: queue.Queue[tuple[JobRecord, Event]] = queue.Queue()
     status = _Status(shell, quiet)
-    job.replay(lambda record, event: messages.put((record, event)))
     result: tuple[dict[str, Any], dict[str, Any]] | None = None
     try:
         while not (job.done() and messages.empty()):

@@ -1,0 +1,36 @@
+# One short command for each task; everything is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help lab demo test check bench clean
+
+help: ## Say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[test,check]"
+	@touch $@
+
+lab: $(VENV)/.installed ## JupyterLab with the quickstart open
+	$(BIN)/jupyter lab --ServerApp.root_dir=examples --LabApp.default_url=/lab/tree/quickstart.ipynb
+
+demo: $(VENV)/.installed ## The same notebook without a browser; fails if anything differs from what it should be
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.installed ## All tests that need no root
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed ## The figures of docs/performance.md
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove what the other commands made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

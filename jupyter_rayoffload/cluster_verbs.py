@@ -1,0 +1,112 @@
+"""``%ray cluster``: the panel, and the verbs that do the same without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .errors import OffloadError, UsageError
+from .models import ClusterInfo, JobRecord
+from .words import cluster_sentence
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from .job import Session
+
+__all__ = ["CLUSTER_VERBS", "show_panel"]
+
+#: How long a verb may take before the prompt comes back, seconds; the cluster goes on.
+VERB_SECONDS = 120.0
+
+
+def _up(session: Session, words: list[str]) -> None:
+    _nothing_more("up", words)
+    told: list[str] = []
+
+    def on_change(info: ClusterInfo) -> None:
+        if info.reason and info.reason not in told:
+            told.append(info.reason)
+            print(info.reason)
+
+    link = session.call(session.offloader.connect(on_change=on_change), timeout=VERB_SECONDS)
+    print(cluster_sentence(session.call(session.offloader.backend.get(link.info.name))))
+
+
+def _down(session: Session, words: list[str]) -> None:
+    if words not in ([], ["--force"]):
+        raise UsageError(f"%ray cluster down: expected nothing or --force, not {' '.join(words)!r}")
+    running = _running(session)
+    if running and not words:
+        names = ", ".join(r.id for r in running)
+        raise UsageError(
+            f"%ray cluster down would end {len(running)} running job{'s' * (len(running) > 1)}: {names}",
+            "Wait for them, cancel them, or say %ray cluster down --force",
+        )
+    session.call(session.offloader.down(), timeout=VERB_SECONDS)
+    print("The cluster is down. Records and results stay in its store")
+
+
+def _running(session: Session) -> list[JobRecord]:
+    """Give the jobs that would be lost; a cluster that is not up has none."""
+    info = session.call(session.offloader.backend.get("default"))
+    if not info.address:
+        return []
+    try:
+        return [r for r in session.call(session.offloader.records(100)) if not r.phase.ended]
+    except OffloadError:
+        return []
+
+
+def _scale(session: Session, words: list[str]) -> None:
+    if len(words) != 1 or not words[0].isdigit():
+        raise UsageError("%ray cluster scale: expected a number of workers", "%ray cluster scale 4")
+    info = session.call(session.offloader.backend.scale("default", int(words[0])), timeout=VERB_SECONDS)
+    print(cluster_sentence(info))
+
+
+def _suspend(session: Session, words: list[str]) -> None:
+    _nothing_more("suspend", words)
+    print(cluster_sentence(session.call(session.offloader.backend.suspend("default"), timeout=VERB_SECONDS)))
+
+
+def _resume(session: Session, words: list[str]) -> None:
+    _nothing_more("resume", words)
+    print(cluster_sentence(session.call(session.offloader.backend.resume("default"), timeout=VERB_SECONDS)))
+
+
+def _nothing_more(verb: str, words: list[str]) -> None:
+    if words:
+        raise UsageError(f"%ray cluster {verb}: {words[0]!r} is one word too many")
+
+
+#: Verb -> what it does.
+CLUSTER_VERBS: Mapping[str, Callable[[Session, list[str]], None]] = {
+    "up": _up,
+    "down": _down,
+    "scale": _scale,
+    "suspend": _suspend,
+    "resume": _resume,
+}
+
+
+def show_panel(session: Session, shell: InteractiveShell) -> Any:
+    """Show the cluster's panel; its sentence in a terminal."""
+    info = session.call(session.offloader.backend.get("default"))
+    if getattr(shell, "kernel", None) is None:
+        print(cluster_sentence(info))
+        return None
+    from .panel import ClusterPanel
+
+    offloader = session.offloader
+    return ClusterPanel(
+        info,
+        start=lambda: session.start(offloader.connect()),
+        stop=lambda: session.start(offloader.down()),
+        watch=lambda update: session.start(_watch(session, update)),
+    )
+
+
+async def _watch(session: Session, update: Callable[[ClusterInfo], None]) -> None:
+    async for info in session.offloader.backend.watch("default"):
+        update(info)

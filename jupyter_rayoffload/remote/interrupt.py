@@ -1,0 +1,81 @@
+"""Stopping a cell gracefully: one KeyboardInterrupt, wherever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from types import FrameType
+from typing import Any, TypeVar
+
+__all__ = ["Interrupt"]
+
+_T = TypeVar("_T")
+
+#: How long tasks that the cell left behind may take to end, seconds.
+LEFTOVER_SECONDS = 1.0
+
+
+class Interrupt:
+    """Makes the first SIGINT or SIGTERM a KeyboardInterrupt of the cell, and runs its coroutine.
+
+    Ray's stop sends SIGTERM to every process of the job, and the guard may send SIGINT as well: a second
+    interrupt would end the ``finally`` blocks that the first one started, so only the first counts.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def install(self) -> None:
+        """Take both signals, in this process alone: a forked child dies of them as it would anywhere."""
+        signal.signal(signal.SIGINT, self.handle)
+        signal.signal(signal.SIGTERM, self.handle)
+        os.register_at_fork(after_in_child=self._in_forked_child)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt the cell; the handler of both signals."""
+        if self.came:
+            return
+        self.came = True
+        loop, task = self._loop, self._task
+        if loop is None or task is None or asyncio.current_task(loop) is not None:
+            raise KeyboardInterrupt
+        # The cell awaits: nothing of it is on the stack, so its task is cancelled where it waits.
+        loop.call_soon_threadsafe(task.cancel)
+
+    def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run `coroutine` in an event loop of its own until it ends, interrupted or not.
+
+        As in a kernel, the loop runs already when the cell starts, so that ``asyncio.create_task`` works in it.
+        """
+        loop = self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        task = self._task = loop.create_task(coroutine)
+        try:
+            try:
+                return loop.run_until_complete(task)
+            except KeyboardInterrupt:  # in another task of the cell
+                if task.done():
+                    raise
+                task.cancel()
+                return loop.run_until_complete(task)
+        finally:
+            self._task = None
+            _end_leftovers(loop)
+
+    def _in_forked_child(self) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_leftovers(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what the cell started with ``create_task`` and did not wait for."""
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left, timeout=LEFTOVER_SECONDS))
+    loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), LEFTOVER_SECONDS))

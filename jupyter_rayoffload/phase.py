@@ -75,12 +75,12 @@ def _step(record: JobRecord, event: Event) -> JobRecord:
     if event.content["state"] == "begin":
         step = Step(begin=event.at, note=note)
     else:
-        step = step.replace(begin=step.begin or event.at, end=event.at, note=note or step.note)
+        step = step.replace(begin=event.at if step.begin is None else step.begin, end=event.at, note=note or step.note)
     steps = {**record.steps, name: step}
     return record.replace(
         steps=steps,
         phase=_phase(steps, record.phase),
-        started=record.started or event.at,
+        started=event.at if record.started is None else record.started,
         reason="",
         detail="",
         event="",
@@ -189,7 +189,7 @@ def _end(record: JobRecord, phase: Phase, at: float, **changes: Any) -> JobRecor
     return record.replace(
         phase=phase,
         steps=_close(record.steps, at),
-        started=record.started or at,
+        started=at if record.started is None else record.started,
         ended=at,
         reason=changes.pop("reason", ""),
         detail="",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import weakref
 from array import array
 
 __all__ = ["Spool"]
@@ -17,7 +18,8 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="rayoffload-log-")  # noqa: SIM115 - lives as long as the job
+        self._file = tempfile.TemporaryFile(prefix="rayoffload-log-")
+        weakref.finalize(self, self._file.close)
         self._starts = array("Q")
         self._size = 0
         self._open = ""  # the line that has no newline yet
@@ -36,8 +38,9 @@ class Spool:
             for line in whole:
                 self._starts.append(self._size + len(data))
                 data += (_overwritten(line) + "\n").encode("utf-8", "replace")
-            if "\r" in self._open[:-1]:
-                self._open = _overwritten(self._open)
+            if self._open.count("\r") > 1:  # a long progress bar must not grow
+                done, _, last = self._open.rpartition("\r")
+                self._open = f"{_overwritten(done)}\r{last}"
             if data:
                 self._file.seek(self._size)
                 self._file.write(data)
@@ -63,13 +66,9 @@ class Spool:
         lines = self.lines(0, self.total)
         return "\n".join(lines) + ("" if self._open or not lines else "\n")
 
-    def close(self) -> None:
-        """Give the disk space back."""
-        self._file.close()
-
 
 def _overwritten(line: str) -> str:
-    """Apply carriage returns: each starts the line again, and longer old text stays visible behind the new."""
+    """Apply carriage returns: each starts the line again; longer old text stays visible behind the new."""
     if "\r" not in line:
         return line
     shown = ""

@@ -1,0 +1,137 @@
+"""Every option: what it takes, and the one line that says what it takes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jupyter_rayoffload.errors import UsageError
+from jupyter_rayoffload.models import JobOptions, Resources
+from jupyter_rayoffload.options import (
+    completions,
+    duration,
+    from_keywords,
+    memory,
+    over_defaults,
+    parse_line,
+    usage,
+)
+
+
+def test_a_whole_line(tmp_path):
+    line = parse_line(
+        "fit -i df,params -o model,history --wait --cpus 2 --gpus 0.5 --memory 8GiB --resource TPU=1 "
+        "--pip 'polars>1' xgboost --py-module src/lib --env A=1 'B=x y' "
+        f"--workdir {tmp_path} --exclude '*.csv' --fetch 'out/*' --timeout 1h30m --retries 2 --lazy"
+    )
+    assert line.label == "fit"
+    assert line.wait
+    assert line.options == JobOptions(
+        inputs=("df", "params"),
+        outputs=("model", "history"),
+        resources=Resources(2.0, 0.5, 8 * 2**30, {"TPU": 1.0}),
+        pip=("polars>1", "xgboost"),
+        py_modules=("src/lib",),
+        env={"A": "1", "B": "x y"},
+        workdir=str(tmp_path),
+        exclude=("*.csv",),
+        fetch=("out/*",),
+        timeout=5400.0,
+        retries=2,
+        lazy=True,
+    )
+
+
+def test_an_empty_list_of_names_is_not_the_same_as_none():
+    assert parse_line("-i ''").options.inputs == ()
+    assert parse_line("").options.inputs is None
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("1st", "Python name"),
+        ("class", "Python name"),
+        ("a b", "unrecognized arguments: b"),
+        ("--gpus x", "zero or more"),
+        ("--cpus -1", "zero or more"),
+        ("--cpus nan", "zero or more"),
+        ("--memory 8XB", "8GiB"),
+        ("--memory 0", "8GiB"),
+        ("--timeout soon", "2h"),
+        ("--timeout 0", "above zero"),
+        ("--retries -1", "whole number"),
+        ("--retries 1.5", "whole number"),
+        ("--env X", "NAME=VALUE"),
+        ("--env 1X=2", "NAME=VALUE"),
+        ("--env RAYOFFLOAD_X=1", "belongs to the runner"),
+        ("--resource CPU=1", "options of their own"),
+        ("--resource x", "NAME=NUMBER"),
+        ("--workdir /no/such/folder", "a folder"),
+        ("-i a-b", "not a name"),
+        ("-o 'a b'", "not a name"),
+        ("--profile ''", "some text"),
+        ("--pip", "expected at least one argument"),
+        ("--nonsense", "unrecognized arguments: --nonsense"),
+        ("--wai", "unrecognized arguments: --wai"),
+        ("'open", "quotation"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_is_allowed(line, says):
+    with pytest.raises(UsageError) as caught:
+        parse_line(line)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text(max_size=40))
+def test_no_line_gives_anything_but_options_or_a_usage_error(line):
+    try:
+        parse_line(line)
+    except UsageError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8GiB", 8 * 2**30), ("500MB", 5e8), ("1.5 gb", 1.5e9), ("1024", 1024), (4096, 4096)]
+)
+def test_memory(text, value):
+    assert memory(text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("90", 90), ("90s", 90), ("10min", 600), ("1h30m", 5400), ("2d", 172800)])
+def test_duration(text, value):
+    assert duration(text) == value
+
+
+def test_keywords_read_like_the_line():
+    options = from_keywords({"cpus": 2, "memory": "1GiB", "outputs": "a,b", "timeout": "2h"}, JobOptions())
+    assert options.resources == Resources(cpus=2.0, memory=2**30)
+    assert options.outputs == ("a", "b")
+    assert options.timeout == 7200
+
+
+@pytest.mark.parametrize(
+    ("given_", "says"), [({"cpu": 1}, "no option 'cpu'"), ({"memory": "x"}, "8GiB"), ({"retries": -1}, "whole number")]
+)
+def test_bad_keywords(given_, says):
+    with pytest.raises(UsageError, match=says):
+        from_keywords(given_, JobOptions())
+
+
+def test_defaults_fill_only_what_is_left_open():
+    given_ = parse_line("--cpus 4").options
+    filled = over_defaults(given_, {"cpus": 1, "memory": "2GiB", "retries": 3})
+    assert filled.resources == Resources(cpus=4.0, memory=2 * 2**30)
+    assert filled.retries == 3
+
+
+def test_completion_offers_what_can_still_follow():
+    assert "--gpus" in completions("%%ray_job --cpus 2 ")
+    assert "--cpus" not in completions("%%ray_job --cpus 2 ")
+    assert "--env" in completions("%%ray_job --env A=1 ")
+
+
+def test_the_help_names_every_option():
+    assert all(flag in usage() for flag in completions(""))

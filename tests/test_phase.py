@@ -1,0 +1,148 @@
+"""The reducer, as a table: what each witness says, in which phase, gives what."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jupyter_rayoffload.models import JobRecord, JobSpec, Phase, Value, ValueState
+from jupyter_rayoffload.phase import Event, advance
+
+
+def course(*events: tuple[str, dict]) -> JobRecord:
+    record = JobRecord(JobSpec(id="fit-1"))
+    for at, (kind, content) in enumerate(events):
+        record = advance(record, Event(kind, float(at), content))
+    return record
+
+
+def begin(name):
+    return ("step", {"name": name, "state": "begin"})
+
+
+def end(name, note=""):
+    return ("step", {"name": name, "state": "end", "note": note})
+
+
+RUNNING = ("phase", {"phase": "running"})
+SENT = ("submitted", {"attempt": 1})
+UNTIL_QUEUED = [
+    begin("cluster"),
+    begin("workspace"),
+    end("cluster"),
+    end("workspace"),
+    begin("inputs"),
+    end("inputs"),
+    begin("queued"),
+    SENT,
+]
+
+
+@pytest.mark.parametrize(
+    ("events", "phase"),
+    [
+        ([], Phase.PACKAGING),
+        ([begin("cluster")], Phase.STARTING_CLUSTER),
+        ([begin("cluster"), begin("workspace")], Phase.PACKAGING),
+        ([begin("cluster"), begin("workspace"), end("workspace")], Phase.STARTING_CLUSTER),
+        (UNTIL_QUEUED[:5], Phase.UPLOADING),
+        (UNTIL_QUEUED, Phase.PENDING),
+        ([*UNTIL_QUEUED, RUNNING], Phase.RUNNING),
+        ([*UNTIL_QUEUED, RUNNING, ("phase", {"phase": "succeeded", "exit_code": 0})], Phase.SUCCEEDED),
+        ([*UNTIL_QUEUED, RUNNING, ("phase", {"phase": "failed"})], Phase.FAILED),
+        ([*UNTIL_QUEUED, RUNNING, ("ray", {"status": "RUNNING"})], Phase.RUNNING),
+        ([*UNTIL_QUEUED, RUNNING, ("ray", {"status": "STOPPED"})], Phase.CANCELLED),
+        ([*UNTIL_QUEUED, RUNNING, ("ray", {"status": "SUCCEEDED"})], Phase.FAILED),
+        ([*UNTIL_QUEUED, RUNNING, ("ray", {"status": "FAILED", "exit_code": 137})], Phase.FAILED),
+        ([*UNTIL_QUEUED, RUNNING, ("gone", {})], Phase.LOST),
+        ([*UNTIL_QUEUED, ("cancelled", {})], Phase.CANCELLED),
+        ([*UNTIL_QUEUED, ("failed", {"failure": {"reason": "StoreFull"}})], Phase.FAILED),
+        ([*UNTIL_QUEUED, RUNNING, ("phase", {"phase": "failed"}), ("again", {})], Phase.PENDING),
+    ],
+)
+def test_phase_after(events, phase):
+    assert course(*events).phase is phase
+
+
+def test_an_end_is_never_taken_back_but_by_a_retry():
+    done = course(*UNTIL_QUEUED, RUNNING, ("phase", {"phase": "succeeded"}))
+    for late in (("ray", {"status": "FAILED"}), ("gone", {}), ("cancelled", {}), RUNNING, begin("inputs")):
+        assert advance(done, Event(late[0], 99.0, late[1])) is done
+
+
+def test_steps_have_their_times_and_words():
+    record = course(begin("workspace"), end("workspace", "reused"), begin("queued"), RUNNING)
+    assert record.steps["workspace"].note == "reused"
+    assert (record.steps["queued"].begin, record.steps["queued"].end) == (2.0, 3.0)
+    assert record.steps["running"].end is None
+    assert record.started == 0.0
+
+
+def test_the_last_word_of_the_runner_is_taken_over():
+    outputs = [Value("model", "Model", 41_000_000, ValueState.KEPT).to_json()]
+    failure = {"ename": "ValueError", "evalue": "3 rows", "line": 7, "traceback": ["a", "b"]}
+    record = course(
+        RUNNING,
+        ("phase", {"phase": "failed", "exit_code": 1, "failure": failure, "outputs": outputs}),
+    )
+    assert record.failure.line == 7
+    assert record.failure.traceback == ("a", "b")
+    assert record.outputs[0].name == "model"
+    assert record.exit_code == 1
+    assert record.ended == 1.0
+
+
+@pytest.mark.parametrize(
+    ("ray", "reason", "words"),
+    [
+        ({"exit_code": 137}, "JobCrashed", "SIGKILL"),
+        ({"exit_code": 139}, "JobCrashed", "signal 11"),
+        ({"exit_code": 5}, "JobCrashed", "exit code 5"),
+        ({"error_type": "RUNTIME_ENV_SETUP_FAILED", "message": "pip failed"}, "EnvironmentFailed", "pip failed"),
+        ({"error_type": "SUPERVISOR_ACTOR_START_TIMEOUT"}, "NotEnoughResources", "gave up"),
+        ({"message": "no idea"}, "JobCrashed", "no idea"),
+    ],
+)
+def test_what_ray_says_of_a_crash_becomes_a_reason(ray, reason, words):
+    failure = course(RUNNING, ("ray", {"status": "FAILED", **ray})).failure
+    assert failure.reason == reason
+    assert words in failure.message
+    assert failure.hint
+
+
+def test_a_landed_output_changes_its_state_after_the_end():
+    kept = Value("a", "int", 5, ValueState.KEPT)
+    record = course(RUNNING, ("phase", {"phase": "succeeded", "outputs": [kept.to_json()]}))
+    landed = kept.replace(state=ValueState.LANDED)
+    record = advance(record, Event("landed", 9.0, {"outputs": [landed.to_json()]}))
+    assert record.outputs == (landed,)
+    assert record.phase is Phase.SUCCEEDED
+
+
+_ANY = st.sampled_from(
+    [
+        *UNTIL_QUEUED,
+        RUNNING,
+        ("phase", {"phase": "succeeded"}),
+        ("phase", {"phase": "failed"}),
+        ("ray", {"status": "FAILED", "exit_code": 1}),
+        ("ray", {"status": "STOPPED"}),
+        ("gone", {}),
+        ("again", {"reason": "x"}),
+        ("alive", {}),
+        ("stream", {"text": "a\nb\n"}),
+        ("wait", {"reason": "w"}),
+        ("progress", {"done": 1, "total": 2}),
+        ("unheard of", {}),
+    ]
+)
+
+
+@given(st.lists(_ANY, max_size=20))
+def test_any_order_of_events_gives_a_record_that_survives_json(events):
+    record = course(*events)
+    assert JobRecord.from_json(record.to_json()) == record
+    assert record.phase.ended == (record.ended is not None)
+    for step in record.steps.values():
+        assert step.end is None or step.end >= step.begin

@@ -26,7 +26,7 @@ from .models import (
     Resources,
     ValueState,
 )
-from .packing import Packed, pack, runtime_env, send
+from .packing import Packed, pack, provide, runtime_env, send
 from .phase import Event, advance
 from .witness import Witness
 from .words import size_text
@@ -211,6 +211,7 @@ class Offloader:
     async def _submit(self, course: Course, link: Link) -> None:
         spec, attempt = course.record.spec, course.record.attempt + 1
         course.tell("step", name="queued", state="begin")
+        await provide(spec, link)
         await link.ray.submit(
             submission_id=f"{spec.id}-{attempt}",
             entrypoint=f"python -m {spec.versions['runner']} {spec.id} {attempt}",
@@ -308,7 +309,7 @@ class Offloader:
             return
         link = await self.connect(record.cluster)
         with suppress(StoreError):
-            await blocking(link.store.request_stop, record.id)
+            await blocking(link.store.request_stop, record.id, "you", "cancel")
         await link.ray.stop(record.submission_id)
 
     async def delete(self, job_id: str) -> None:

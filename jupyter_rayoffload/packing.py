@@ -1,0 +1,221 @@
+"""What travels with a job besides its inputs: workspace, local modules, and the runner's own package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import bundle, workspace
+from .archive import cache_folder, prune
+from .errors import WorkspaceTooLarge
+from .link import Link, blocking
+from .local_modules import LocalModule, local_modules, pack_modules
+from .models import JobSpec
+from .words import number_text, size_text
+
+if TYPE_CHECKING:
+    from .clusters import Connection
+    from .config import RayOffload
+    from .course import Draft
+    from .remote.signing import Signer
+
+__all__ = ["Packed", "pack", "preflight", "provide", "runtime_env", "send"]
+
+#: Ray's grace between SIGTERM and SIGKILL, seconds; the runner needs some of it to say goodbye.
+STOP_SECONDS = 6
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The packages of one job, as zips in the cache folder.
+
+    Parameters
+    ----------
+    package : str
+        Digest of the workspace; empty where none travels.
+    modules : tuple of str
+        Digests of local modules from outside it.
+    bundle : str
+        Digest of the runner's package.
+    runner : str
+        Name of the package that ``python -m`` runs.
+    left_behind, notes : tuple of str
+        As in :class:`~.models.JobSpec`.
+    known : bool
+        Whether nothing had to be packed anew.
+    """
+
+    package: str
+    modules: tuple[str, ...]
+    bundle: str
+    runner: str
+    left_behind: tuple[str, ...]
+    notes: tuple[str, ...]
+    known: bool
+
+    def described(self, spec: JobSpec) -> JobSpec:
+        """Give `spec` with the packages in it."""
+        return spec.replace(
+            package=self.package,
+            modules=self.modules,
+            bundle=self.bundle,
+            left_behind=self.left_behind,
+            notes=self.notes,
+            versions={**spec.versions, "runner": self.runner},
+        )
+
+
+def pack(draft: Draft, config: RayOffload, signer: Signer, on_progress: Callable[[str], None]) -> Packed:
+    """Find and pack what travels; what is in the cache folder already is not packed again.
+
+    Raises
+    ------
+    WorkspaceError, WorkspaceTooLarge, UsageError
+    """
+    shot, notes = _workspace(draft, config, signer)
+    packed: list[bool] = []
+
+    def told(done: int, count: int, size: int) -> None:
+        on_progress(
+            f"Packing the workspace: {number_text(done)} of {number_text(count)} files, {size_text(size)}"
+        )
+
+    root = shot.root if shot else None
+    package = _zipped(shot, packed, told) if shot and shot.files else ""
+    modules = [
+        _zipped(extra, packed, told) for extra in pack_modules(_modules(draft, root), signer=signer)
+    ]
+    runner = bundle.build()
+    prune(_folder(), ".zip")
+    return Packed(
+        package,
+        tuple(modules),
+        runner.digest,
+        runner.package,
+        shot.left_behind if shot else (),
+        (*notes, *(shot.notes if shot else ())),
+        not any(packed),
+    )
+
+
+def preflight(draft: Draft, config: RayOffload, signer: Signer) -> str:
+    """Say what would travel; nothing is sent."""
+    shot, notes = _workspace(draft, config, signer)
+    lines = [*notes]
+    if shot:
+        lines.append(workspace.preflight(shot))
+    modules = _modules(draft, shot.root if shot else None)
+    if modules:
+        lines += ["", "Local modules from elsewhere", *(f"  {m.name}  {m.path}" for m in modules)]
+    inputs = [v for v in draft.spec.inputs if v.size is not None]
+    if inputs:
+        lines += ["", "Inputs", *(f"  {size_text(v.size or 0):>8}  {v.name}  {v.type}" for v in inputs)]
+    waits = [v for v in draft.spec.inputs if v.job]
+    if waits:
+        lines += ["", "From other jobs", *(f"  {v.name}  from {v.job}" for v in waits)]
+    lines += ["", f"Comes back: {', '.join(draft.spec.expected) or 'nothing that the text of the cell names'}"]
+    return "\n".join(lines).strip()
+
+
+def _workspace(
+    draft: Draft, config: RayOffload, signer: Signer
+) -> tuple[workspace.Snapshot | None, list[str]]:
+    options = draft.spec.options
+    root, note = workspace.choose_root(draft.cwd, options.workdir)
+    if root is None:
+        return None, [note]
+    limits = workspace.Limits(config.workspace_files, config.workspace_bytes)
+    try:
+        shot = workspace.snapshot(root, exclude=options.exclude, limits=limits, signer=signer)
+    except WorkspaceTooLarge as error:
+        if options.workdir:
+            raise
+        return None, [workspace.without_folder(error)]
+    return shot, [note] if note else []
+
+
+def _modules(draft: Draft, root: Path | None) -> list[LocalModule]:
+    wanted = (*draft.modules, *draft.spec.options.py_modules)
+    return local_modules(wanted, root, explicit=draft.spec.options.py_modules)
+
+
+def _folder() -> Path:
+    folder = cache_folder(None) / "packages"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _zipped(shot: workspace.Snapshot, packed: list[bool], told: Any) -> str:
+    """Have the zip of `shot` in the cache folder, and give the digest of what is in it."""
+    path = _folder() / f"{shot.digest}.zip"
+    packed.append(not path.exists())
+    if path.exists():
+        path.touch()
+        return shot.digest
+    fresh = path.with_suffix(".new")
+    shot = shot.zip_to(fresh, told)
+    fresh.replace(_folder() / f"{shot.digest}.zip")
+    return shot.digest
+
+
+# ---------------------------------------------------------------------- to the store, and to Ray
+
+
+async def send(packed: Packed, link: Link) -> None:
+    """Put the packages that the store lacks there: a rerun must not depend on Ray's copies."""
+    for digest in _digests(packed.package, packed.modules, packed.bundle):
+        if not await blocking(link.store.has_package, digest):
+            await blocking(link.store.put_package, digest, _local(digest))
+
+
+async def provide(spec: JobSpec, link: Link) -> None:
+    """Put the packages that Ray lacks there; it forgets them with its head, or minutes after their last use."""
+    for digest in _digests(spec.package, spec.modules, spec.bundle):
+        if await link.ray.has_package(_name(digest)):
+            continue
+        path = _local(digest)
+        if not path.exists():
+            await blocking(link.store.get_package, digest, path)
+        await link.ray.put_package(_name(digest), path)
+
+
+def runtime_env(spec: JobSpec, connection: Connection, config: RayOffload) -> dict[str, Any]:
+    """Give the job's runtime_env: packages by content, no secret, the same for the same workspace."""
+    env: dict[str, Any] = {
+        "py_modules": [f"gcs://{_name(d)}" for d in (spec.bundle, *spec.modules)],
+        "env_vars": {
+            **spec.options.env,
+            "RAYOFFLOAD_CONNECTION_FILE": str(connection.file),
+            "RAYOFFLOAD_OUTPUT_LIMIT": str(config.output_limit),
+            "RAYOFFLOAD_FETCH_BELOW": str(config.fetch_below),
+            "RAYOFFLOAD_FETCH_TOTAL": str(config.fetch_total),
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
+            "RAY_DEDUP_LOGS": "0",
+            "COLUMNS": "80",
+        },
+    }
+    if connection.info.kind == "embedded":
+        env["env_vars"]["RAYOFFLOAD_MEMORY_LIMIT"] = "1"
+    if spec.package:
+        env["working_dir"] = f"gcs://{_name(spec.package)}"
+    if spec.options.pip:
+        env["pip"] = list(spec.options.pip)
+    return env
+
+
+def _digests(package: str, modules: tuple[str, ...], runner: str) -> Iterator[str]:
+    yield from (d for d in (runner, package, *modules) if d)
+
+
+def _name(digest: str) -> str:
+    """Give Ray's name of a package; 160 bits of the digest are beyond any accident."""
+    return f"_ray_pkg_{digest[:40]}.zip"
+
+
+def _local(digest: str) -> Path:
+    path = _folder() / f"{digest}.zip"
+    return path if path.exists() else bundle.cached(digest) or path
+
+

@@ -8,58 +8,30 @@ configuration of the running application (``c.RayOffload...`` in ``ipython_confi
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from traitlets import Dict, Enum, Float, Int, TraitError, TraitType, Unicode, default, validate
 from traitlets.config import Application, Config, Configurable
 
 from .errors import UsageError
+from .models import JobOptions
+from .options import duration, from_keywords, memory
 
-__all__ = ["OPTIONS", "RayOffload", "load_config", "parse_duration", "parse_size"]
+if TYPE_CHECKING:
+    from .remote.store import Lifetimes
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+__all__ = ["OPTIONS", "RayOffload"]
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGTP]?)(i?)[bB]?")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)?")
-_SECONDS = {"ms": 0.001, None: 1, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
-
-
-def parse_size(text: str) -> int:
-    """Read a size: ``8GiB``, ``500 MB``, ``2G``, ``1048576``.
-
-    Raises
-    ------
-    ValueError
-        It is not a size.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise ValueError(f"{text!r} is not a size such as 8GiB or 500MB")
-    number, prefix, binary = match.groups()
-    power = "KMGTP".index(prefix.upper()) + 1 if prefix else 0
-    return int(float(number) * (1024 if binary else 1000) ** power)
+MIB, GIB = 1 << 20, 1 << 30
+DAY = 86400
 
 
-def parse_duration(text: str) -> float:
-    """Read a duration in seconds: ``90``, ``90s``, ``15m``, ``2h``, ``1h30m``, ``7d``.
-
-    Raises
-    ------
-    ValueError
-        It is not a duration.
-    """
-    rest, total = text.strip(), 0.0
-    while match := _DURATION.match(rest):
-        total += float(match[1]) * _SECONDS[match[2]]
-        rest = rest[match.end() :].strip()
-        if not rest:
-            return total
-        if match[2] is None:  # "1 30": which unit is meant?
-            break
-    raise ValueError(f"{text!r} is not a duration such as 90s, 15m or 2h")
+# A part of every key in the store; Redis gives braces a meaning there, and access rules a star.
+_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class _Quantity(TraitType[Any, Any]):
@@ -73,7 +45,7 @@ class _Quantity(TraitType[Any, Any]):
     def validate(self, obj: Any, value: Any) -> Any:
         if isinstance(value, str):
             try:
-                value = type(self)._parse(value)
+                value = 0 if value.strip() == "0" else type(self)._parse(value)
             except ValueError as error:
                 raise TraitError(str(error)) from None
         if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
@@ -91,7 +63,7 @@ class Size(_Quantity):
     """Bytes."""
 
     info_text = "a size such as 8GiB or 500MB"
-    _parse = staticmethod(parse_size)
+    _parse = staticmethod(memory)
 
     def validate(self, obj: Any, value: Any) -> int:
         """Give whole bytes."""
@@ -102,7 +74,7 @@ class Duration(_Quantity):
     """Seconds."""
 
     info_text = "a duration such as 90s, 15m or 2h"
-    _parse = staticmethod(parse_duration)
+    _parse = staticmethod(duration)
 
 
 class Number(_Quantity):
@@ -123,26 +95,30 @@ def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[,\s]+", text) if word]
 
 
-#: Options of ``%%ray_job`` that may have a default, and how their text is read.
+def _pairs(text: str) -> dict[str, str]:
+    pairs = [word.partition("=") for word in _words(text)]
+    if not all(equals for _, equals, _ in pairs):
+        raise ValueError("NAME=VALUE pairs")
+    return {name: value for name, _, value in pairs}
+
+
+#: Job options that may have a default, and how text of ``%ray config`` becomes what :mod:`.options` reads.
 OPTIONS: Mapping[str, Callable[[str], Any]] = {
-    "profile": str,
     "cluster": str,
-    "cpus": float,
-    "gpus": float,
-    "memory": parse_size,
-    "resource": _words,
-    "pip": _words,
-    "py_module": _words,
-    "env": _words,
-    "workdir": str,
+    "cpus": str,
+    "env": _pairs,
     "exclude": _words,
     "fetch": _words,
-    "max_parallel": int,
-    "timeout": parse_duration,
-    "retries": int,
+    "gpus": str,
     "lazy": _flag,
-    "quiet": _flag,
-    "wait": _flag,
+    "memory": str,
+    "pip": _words,
+    "profile": str,
+    "py_modules": _words,
+    "resources": _pairs,
+    "retries": str,
+    "timeout": str,
+    "workdir": str,
 }
 
 
@@ -266,27 +242,66 @@ class RayOffload(Configurable):
 
     @default("owner")
     def _default_owner(self) -> str:
-        if user := os.environ.get("JUPYTERHUB_USER"):
-            return user
         try:
-            return getpass.getuser()
+            name = os.environ.get("JUPYTERHUB_USER") or getpass.getuser()
         except (KeyError, OSError):  # a container may run under a number that has no name
-            return f"uid-{os.getuid()}"
+            name = f"uid-{os.getuid()}"
+        return _slug(name)
 
     @validate("owner")
     def _validate_owner(self, proposal: Mapping[str, Any]) -> str:
         owner: str = proposal["value"]
-        # Redis takes what stands in braces for the hash slot: rayoffload:{OWNER}:...
-        if not owner or re.search(r"[{}\s]", owner):
-            raise TraitError(f"owner cannot be {owner!r}: it is empty, or holds a brace or a space")
+        if not _OWNER.fullmatch(owner):
+            raise TraitError(f"owner cannot be {owner!r}: it has letters, digits, '.', '_' and '-'")
         return owner
 
     @validate("defaults")
     def _validate_defaults(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
+        given: dict[str, Any] = proposal["value"]
+        for name in given:
+            if name not in OPTIONS:
+                raise TraitError(f"defaults: there is no job option {name!r}. {_did_you_mean(name, OPTIONS)}")
         try:
-            return {name: _read_option(name, value) for name, value in proposal["value"].items()}
-        except (UsageError, ValueError) as error:
-            raise TraitError(str(error)) from None
+            from_keywords(given, JobOptions())
+        except UsageError as error:
+            raise TraitError(f"defaults: {error}") from None
+        return given
+
+    @classmethod
+    def load(cls, parent: Configurable | None = None, **given: Any) -> RayOffload:
+        """Make the settings from files, the running application, the environment and `given`.
+
+        Parameters
+        ----------
+        parent : traitlets.config.Configurable, optional
+            The running application or shell, whose configuration is heeded too.
+        **given
+            Settings that go before all others.
+
+        Raises
+        ------
+        UsageError
+            A file cannot be read, or a setting is not what it may be.
+        """
+        config = _read_files()
+        if parent is not None:
+            config.merge(parent.config)
+        try:
+            return cls(config=config, **given)
+        except TraitError as error:
+            raise UsageError(str(error), "%ray config shows the settings") from None
+
+    def job_options(self) -> JobOptions:
+        """Give the options of a job for which none are asked."""
+        return from_keywords(self.defaults, JobOptions())
+
+    def lifetimes(self) -> Lifetimes:
+        """Give how long the store keeps what."""
+        from .remote.store import Lifetimes
+
+        return Lifetimes(
+            record=self.record_days * DAY, inputs=self.input_days * DAY, landed=self.landed_hours * 3600
+        )
 
     def set_from_text(self, key: str, text: str) -> None:
         """Set what ``%ray config KEY=TEXT`` says.
@@ -306,9 +321,9 @@ class RayOffload(Configurable):
         option = key.removeprefix("defaults.")
         if option in OPTIONS and (option != key or not self.has_trait(key)):
             try:
-                self.defaults = {**self.defaults, option: _read_option(option, text)}
-            except ValueError as error:
-                raise UsageError(f"{key}: {error}") from None
+                self.defaults = {**self.defaults, option: OPTIONS[option](text)}
+            except (TraitError, ValueError) as error:
+                raise UsageError(f"{key} cannot be {text!r}", str(error).removeprefix("defaults: ")) from None
         elif key in self.trait_names(config=True):
             self._set(key, text, key)
         else:
@@ -318,7 +333,7 @@ class RayOffload(Configurable):
     def _set(self, name: str, text: str, said: str) -> None:
         trait = self.traits()[name]
         try:
-            setattr(self, name, _read_defaults(text) if name == "defaults" else trait.from_string(text))
+            setattr(self, name, _options(text) if name == "defaults" else trait.from_string(text))
         except (TraitError, ValueError):
             # A refused secret must not show in the message.
             shown = "this text" if trait.metadata.get("secret") else repr(text)
@@ -333,17 +348,17 @@ class RayOffload(Configurable):
         return out
 
 
-def _read_option(name: str, value: Any) -> Any:
-    if name not in OPTIONS:
-        raise UsageError(f"{name!r} is no job option", _did_you_mean(name, OPTIONS))
-    return OPTIONS[name](value) if isinstance(value, str) else value
+def _slug(name: str) -> str:
+    """Give a name that can be an owner; two names never become the same one."""
+    if _OWNER.fullmatch(name):
+        return name
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40]
+    return f"{readable or 'user'}--{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _read_defaults(text: str) -> dict[str, str]:
+def _options(text: str) -> dict[str, Any]:
     pairs = [word.partition("=") for word in text.split()]
-    if not all(equals for _, equals, _ in pairs):
-        raise ValueError
-    return {name: value for name, _, value in pairs}
+    return {name: OPTIONS.get(name, str)(value) for name, _, value in pairs}
 
 
 def _allowed(trait: TraitType[Any, Any]) -> str:
@@ -364,21 +379,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"Did you mean {near[0]}?" if near else "There are: " + ", ".join(known)
 
 
-def load_config(parent: Configurable | None = None, **given: Any) -> RayOffload:
-    """Make the settings from files, the running application, the environment and `given`.
-
-    Parameters
-    ----------
-    parent : traitlets.config.Configurable, optional
-        The running application or shell, whose configuration is heeded too.
-    **given
-        Settings that go before all others.
-
-    Raises
-    ------
-    UsageError
-        A file cannot be read, or a setting is not what it may be.
-    """
+def _read_files() -> Config:
     from jupyter_core.paths import jupyter_config_path
 
     reader = Application(raise_config_file_errors=True)
@@ -387,12 +388,6 @@ def load_config(parent: Configurable | None = None, **given: Any) -> RayOffload:
     except Exception as error:  # a configuration file is a program: it may raise anything
         raise UsageError(
             f"jupyter_rayoffload_config cannot be read: {type(error).__name__}: {error}",
-            "Look on Jupyter's configuration path: jupyter --paths",
+            "jupyter --paths shows where Jupyter looks for it",
         ) from error
-    config = Config(reader.config)
-    if parent is not None:
-        config.merge(parent.config)
-    try:
-        return RayOffload(config=config, **given)
-    except TraitError as error:
-        raise UsageError(str(error), "See the settings with %ray config") from None
+    return Config(reader.config)

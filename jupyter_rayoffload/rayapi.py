@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,6 @@ from .errors import (
     UsageError,
     WorkspaceTooLarge,
 )
-from .models import Resources
 
 if TYPE_CHECKING:
     import aiohttp
@@ -33,8 +33,8 @@ __all__ = ["LIVE", "ClusterStatus", "JobClient", "JobInfo", "RayClient", "check_
 
 #: ``DASHBOARD_CLIENT_MAX_SIZE`` of ray/dashboard/http_server_head.py: the largest body of a request.
 PACKAGE_LIMIT = 100 << 20
-#: Linux takes no argument or variable beyond 128 KiB; a job with a larger one wedges its node. Half of it is room
-#: for what Ray adds.
+#: Linux takes no argument or variable beyond 128 KiB, and a job with a larger one wedges its node. Half of it
+#: is room for what Ray adds.
 VALUE_LIMIT = 64 << 10
 #: ``client_max_size`` of the dashboard agent's aiohttp application (1 MiB), less what Ray adds.
 BODY_LIMIT = 960 << 10
@@ -56,8 +56,8 @@ class JobInfo:
     submission_id : str
         Empty for a driver that was not submitted, such as a notebook that has called ``ray.init``.
     status : str
-        ``PENDING``, ``RUNNING``, ``SUCCEEDED``, ``FAILED`` or ``STOPPED``. RUNNING may be stale for ever after the
-        head has been restarted.
+        ``PENDING``, ``RUNNING``, ``SUCCEEDED``, ``FAILED`` or ``STOPPED``. RUNNING may be stale for ever
+        after the head has been restarted.
     message : str
     error_type : str
         ``RUNTIME_ENV_SETUP_FAILURE`` and the like (``JobErrorType`` of Ray).
@@ -133,7 +133,7 @@ class JobClient(Protocol):
     """The Jobs API of one cluster."""
 
     async def version(self) -> dict[str, str]:
-        """Give ``ray_version``, ``session_name`` (another one means another head) and the API's ``version``."""
+        """Give ``ray_version`` and ``session_name``: another one means another head."""
 
     async def python_version(self) -> str:
         """Give the cluster's Python version, ``3.11.7``; empty where the cluster does not tell."""
@@ -154,9 +154,9 @@ class JobClient(Protocol):
         *,
         runtime_env: Mapping[str, Any] | None = None,
         metadata: Mapping[str, str] | None = None,
-        resources: Resources | None = None,
+        resources: Mapping[str, float] | None = None,
     ) -> str:
-        """Submit a job under our own id; safe to repeat."""
+        """Submit a job under our own id; safe to repeat. `resources`: CPU, GPU, memory, ... of its driver."""
 
     async def info(self, submission_id: str) -> JobInfo | None:
         """Look at one job; None if there is none of that id."""
@@ -269,12 +269,12 @@ class RayClient:
         WorkspaceTooLarge
             Ray takes no more than 100 MiB.
         """
-        if (size := Path(path).stat().st_size) > PACKAGE_LIMIT:
+        if (size := await asyncio.to_thread(os.path.getsize, path)) > PACKAGE_LIMIT:
             raise WorkspaceTooLarge(
                 f"the package {name} has {size / 2**20:.0f} MiB; Ray's Jobs API takes no more than 100 MiB",
                 "Leave large files behind with --exclude or .rayignore",
             )
-        with open(path, "rb") as stream:
+        with open(path, "rb") as stream:  # noqa: ASYNC230 - aiohttp reads it in a thread
             await self._call("PUT", _package(name), data=stream, timeout=_LONG)
 
     async def submit(
@@ -284,7 +284,7 @@ class RayClient:
         *,
         runtime_env: Mapping[str, Any] | None = None,
         metadata: Mapping[str, str] | None = None,
-        resources: Resources | None = None,
+        resources: Mapping[str, float] | None = None,
     ) -> str:
         """See :class:`JobClient`.
 
@@ -296,19 +296,15 @@ class RayClient:
         UsageError
             A value is too large, or the id belongs to another job.
         """
-        runtime_env, metadata, asked = runtime_env or {}, metadata or {}, resources or Resources()
+        runtime_env, metadata = runtime_env or {}, metadata or {}
         check_submission(submission_id, entrypoint, runtime_env, metadata)
         body = {
             "submission_id": submission_id,
             "entrypoint": entrypoint,
             "runtime_env": runtime_env,
             "metadata": metadata,
-            "entrypoint_num_cpus": asked.cpus,
-            "entrypoint_num_gpus": asked.gpus,
-            "entrypoint_memory": asked.memory,
-            "entrypoint_resources": dict(asked.custom) or None,
+            **_entrypoint_resources(resources or {}),
         }
-        body = {k: v for k, v in body.items() if v is not None}
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _SUBMIT
         while True:
@@ -384,7 +380,7 @@ class RayClient:
         import aiohttp
 
         if self._session is None:
-            # Ray takes whoever sends Origin, Referer or a browser's User-Agent for a browser, and lets it only read.
+            # Whoever sends Origin, Referer or a browser's User-Agent may only read.
             headers = {"User-Agent": f"jupyter_rayoffload/{__version__}"}
             if self._token:
                 headers["Authorization"] = f"Bearer {self._token}"
@@ -466,7 +462,19 @@ def _read_status(nodes: list[Mapping[str, Any]], report: Mapping[str, Any]) -> C
     return ClusterStatus(len(alive), resources, used, waiting)
 
 
+def _entrypoint_resources(resources: Mapping[str, float]) -> dict[str, Any]:
+    custom = dict(resources)
+    memory = custom.pop("memory", None)
+    fields = {
+        "entrypoint_num_cpus": custom.pop("CPU", None),
+        "entrypoint_num_gpus": custom.pop("GPU", None),
+        "entrypoint_memory": None if memory is None else int(memory),
+        "entrypoint_resources": custom or None,
+    }
+    return {name: amount for name, amount in fields.items() if amount is not None}
+
+
 def _camel(name: str) -> str:
-    # The dashboard rewrites the keys of this answer (to_camel_case of ray/dashboard/utils.py), names of resources too.
+    # The dashboard rewrites all keys of this answer (to_camel_case of ray/dashboard/utils.py).
     first, *rest = name.split("_")
     return first + "".join(part.title() for part in rest)

@@ -15,6 +15,7 @@ from .connection import Connection
 if TYPE_CHECKING:
     from ..config import RayOffload
     from ..models import ClusterInfo, ClusterSpec
+    from ..remote.signing import Signer
 
 __all__ = ["ClusterBackend", "Connection", "OnChange", "open_backend"]
 
@@ -25,8 +26,11 @@ OnChange = Callable[["ClusterInfo"], None]
 class ClusterBackend(Protocol):
     """What can be done with the clusters of one owner."""
 
+    def signer(self) -> Signer:
+        """Give the owner's signer, which needs no cluster yet."""
+
     async def ensure(self, spec: ClusterSpec, on_change: OnChange | None = None) -> Connection:
-        """Make the cluster if it is not there, wait until it and its store answer, and give the way to them."""
+        """Make the cluster where there is none, wait until it and its store answer, give the way to them."""
 
     async def get(self, name: str) -> ClusterInfo:
         """Look at one cluster; one that does not exist has the phase ``none``."""
@@ -70,8 +74,8 @@ def open_backend(config: RayOffload) -> ClusterBackend:
         # A Ray inside a small notebook pod would get the pod killed, with everything that is in it.
         raise ClusterStartFailed(
             "this is a Kubernetes pod, and no Ray cluster is configured for it",
-            "Ask for the right to create, get, list, watch, patch and delete rayclusters.ray.io in its namespace, "
-            "or set ray_address and store_url; backend='embedded' starts Ray inside this pod",
+            "Set ray_address and store_url, or let your site grant the pod create, get, list, watch, patch "
+            "and delete on rayclusters.ray.io; backend='embedded' starts a Ray inside the pod all the same",
         )
     from .local import LocalBackend
 

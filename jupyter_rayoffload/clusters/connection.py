@@ -1,4 +1,4 @@
-"""The connection file: what a kernel or a runner needs to reach cluster and store, readable by its owner alone."""
+"""The connection file: what a kernel or runner needs to reach cluster and store, for its owner alone."""
 
 from __future__ import annotations
 
@@ -53,12 +53,11 @@ class Connection:
 
     def to_json(self) -> dict[str, Any]:
         """Give the content of the connection file: it holds secrets."""
-        store = {"url": self.store.url, "username": self.store.username, "password": self.store.password}
         return {
             "version": VERSION,
             "owner": self.owner,
             "key": self.key.hex(),
-            "store": store,
+            "store": self.store.to_connection(),
             "ray": {"address": self.info.address, "token": self.ray_token, "gcs": self.gcs},
             "python": self.info.python,
             "ray_version": self.info.ray,
@@ -100,7 +99,7 @@ def read_connection(file: str | Path) -> Connection:
         )
         return Connection(
             info=info,
-            store=StoreAddress(**{k: data["store"].get(k, "") for k in ("url", "username", "password")}),
+            store=StoreAddress.from_connection(data),
             owner=data["owner"],
             key=bytes.fromhex(data["key"]),
             file=file,
@@ -132,7 +131,7 @@ def read_secret(file: str | Path, what: str) -> str:
     """
     with open(file, encoding="utf-8") as stream:
         status = os.fstat(stream.fileno())  # of what was opened: the name may mean another file by now
-        # Kubernetes mounts Secrets as root, for a group of the pod: its owner is not us, and nobody else is there.
+        # Kubernetes mounts Secrets as root for a group of the pod: its owner is not us.
         if status.st_uid not in (os.getuid(), 0):
             raise ClusterRefused(
                 f"the {what} {file} belongs to user {status.st_uid}, not to you",
@@ -142,7 +141,7 @@ def read_secret(file: str | Path, what: str) -> str:
             status.st_uid == os.getuid() and status.st_mode & stat.S_IRWXG
         ):
             raise ClusterRefused(
-                f"the {what} {file} can be read or changed by others (mode {stat.S_IMODE(status.st_mode):04o})",
+                f"the {what} {file} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
                 f"Let only its owner read it: chmod 600 {file}",
             )
         return stream.read()

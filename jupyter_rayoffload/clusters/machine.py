@@ -44,8 +44,8 @@ def memory(root: Path = Path("/")) -> int:
 def _groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
     """Yield the folders of our control groups, each with those above it, and whether it is version 2.
 
-    A limit may be set on any level above. Inside a container the path that /proc shows is often the host's, which
-    is not there: then only the top remains, which is the container's own group.
+    A limit may be set on any level above. Inside a container the path that /proc shows is often the host's,
+    which is not there: then only the top remains, which is the container's own group.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

@@ -1,0 +1,215 @@
+"""A Ray cluster and a Redis that are there already: this back end checks them, and starts and stops nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ClusterError, ClusterMismatch, ClusterRefused, UsageError
+from ..models import ClusterInfo, ClusterPhase
+from . import owner
+from .connection import Connection, read_connection, read_secret
+from .local import look
+
+if TYPE_CHECKING:
+    from ..config import RayOffload
+    from ..models import ClusterSpec
+    from ..rayapi import RayClient
+    from ..remote.signing import Signer
+    from ..remote.store import StoreAddress
+    from . import OnChange
+
+__all__ = ["MINIMUM_RAY", "AddressBackend"]
+
+#: The first version with token authentication that works for jobs.
+MINIMUM_RAY = (2, 52)
+
+
+class AddressBackend:
+    """The back end of a cluster that is given by `ray_address` and `store_url`, or by a connection file.
+
+    Its name is the one of ``ClusterSpec``; there is no other. Runners read the connection file, so it must be on
+    the cluster's nodes, at the same path as here: a runner that does not find it says so and ends.
+
+    Parameters
+    ----------
+    config : RayOffload
+    """
+
+    def __init__(self, config: RayOffload) -> None:
+        self.config = config
+        self._connection: Connection | None = None
+
+    def signer(self) -> Signer:
+        """See :class:`.ClusterBackend`."""
+        return owner.signer(self._configured().key)
+
+    async def ensure(self, spec: ClusterSpec, on_change: OnChange | None = None) -> Connection:
+        """Check cluster and store, and give the way to them.
+
+        Raises
+        ------
+        UsageError
+            The configuration is not complete.
+        ClusterUnreachable, ClusterRefused, ClusterMismatch
+            Ray cannot be used.
+        StoreUnreachable, StoreRefused
+            The store cannot be used.
+        """
+        from ..rayapi import RayClient
+
+        connection = self._configured()
+        if on_change:
+            reason = f"Connecting to {connection.info.address}"
+            on_change(connection.info.replace(phase=ClusterPhase.STARTING, reason=reason))
+        async with RayClient(connection.info.address, connection.ray_token) as client:
+            info, _ = await asyncio.gather(
+                self._check_ray(client, connection.info), owner.check_store(connection)
+            )
+        self._connection = dataclasses.replace(connection, info=info)
+        if on_change:
+            on_change(info)
+        return self._connection
+
+    async def get(self, name: str = "") -> ClusterInfo:
+        """See :class:`.ClusterBackend`."""
+        return await look(self._connection or self._configured())
+
+    async def list(self) -> list[ClusterInfo]:
+        """See :class:`.ClusterBackend`."""
+        return [await self.get()]
+
+    async def scale(self, name: str, workers: int) -> ClusterInfo:
+        """Refuse: the cluster is not ours."""
+        raise self._not_ours("scaled")
+
+    async def suspend(self, name: str) -> ClusterInfo:
+        """Refuse: the cluster is not ours."""
+        raise self._not_ours("suspended")
+
+    async def resume(self, name: str) -> ClusterInfo:
+        """Refuse: the cluster is not ours."""
+        raise self._not_ours("resumed")
+
+    async def delete(self, name: str) -> None:
+        """Refuse: the cluster is not ours."""
+        raise self._not_ours("stopped")
+
+    async def watch(self, name: str = "") -> AsyncIterator[ClusterInfo]:
+        """See :class:`.ClusterBackend`; looks every two seconds."""
+        last = None
+        while True:
+            info = await self.get(name)
+            if info != last:
+                yield info
+                last = info
+            await asyncio.sleep(2)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    def _not_ours(self, what: str) -> UsageError:
+        return UsageError(
+            f"the cluster at {self._configured().info.address} cannot be {what} from here: it is only used",
+            "Do that where it was started",
+        )
+
+    def _configured(self) -> Connection:
+        """Read what the configuration says, without asking anybody."""
+        config = self.config
+        if not config.connection_file:
+            raise UsageError(
+                "a cluster that is given by its address needs a connection_file, which its jobs read too",
+                "Write one (docs/clusters.md), put it on every node at the same path, and name it in "
+                "connection_file",
+            )
+        try:
+            there = read_connection(Path(config.connection_file).expanduser())
+        except FileNotFoundError:
+            raise UsageError(
+                f"the connection file {config.connection_file} does not exist",
+                "Write it (docs/clusters.md), or correct connection_file",
+            ) from None
+        # What is configured besides it is a way to the same cluster from here: nodes may know it by another name.
+        info = there.info.replace(
+            kind="address", address=(config.ray_address or there.info.address).rstrip("/")
+        )
+        return Connection(
+            info=info.replace(dashboard=info.dashboard or info.address),
+            store=self._store(there),
+            owner=there.owner,
+            key=owner.read_key(Path(config.signing_key_file)) if config.signing_key_file else there.key,
+            file=there.file,
+            ray_token=self._token() or there.ray_token,
+            gcs=there.gcs,
+        )
+
+    def _token(self) -> str:
+        file = self.config.ray_token_file
+        return _secret(file, "token", "ray_token_file") if file else self.config.ray_token
+
+    def _store(self, there: Connection) -> StoreAddress:
+        from ..remote.store import StoreAddress
+
+        config = self.config
+        file = config.store_password_file
+        try:
+            return StoreAddress(
+                url=config.store_url or there.store.url,
+                username=config.store_username or there.store.username,
+                password=_secret(file, "password", "store_password_file") if file else there.store.password,
+            )
+        except ValueError as error:
+            raise UsageError(f"store_url: {error}", "See it in %ray config") from None
+
+    async def _check_ray(self, client: RayClient, info: ClusterInfo) -> ClusterInfo:
+        """Give `info` with what the cluster says of itself."""
+        version = await client.version()
+        ray, session = version.get("ray_version", ""), version.get("session_name", "")
+        if _numbers(ray) < MINIMUM_RAY:
+            raise ClusterMismatch(
+                f"the cluster at {client.address} has Ray {ray}; at least {'.'.join(map(str, MINIMUM_RAY))} is "
+                "needed",
+                "Upgrade the cluster",
+            )
+        python = ".".join((await client.python_version() or info.python).split(".")[:2])
+        here = ".".join(map(str, sys.version_info[:2]))
+        if python and python != here:
+            raise ClusterMismatch(
+                f"the cluster at {client.address} has Python {python}, this notebook {here}: pickled code cannot "
+                "pass between them",
+                f"Use a cluster image with Python {here} (rayproject/ray:{ray}-py{here.replace('.', '')}), or a "
+                f"notebook with Python {python}",
+            )
+        try:
+            status = await client.cluster_status()
+            nodes, resources, used = status.nodes, status.resources, status.used
+        except ClusterError as error:
+            if isinstance(error, ClusterRefused):
+                raise
+            nodes, resources, used = 0, {}, {}  # what it has is good to know, and not needed
+        return info.replace(
+            phase=ClusterPhase.RUNNING,
+            session=session,
+            ray=ray,
+            python=python,
+            nodes=nodes,
+            resources=resources,
+            used=used,
+        )
+
+
+def _secret(file: str, what: str, setting: str) -> str:
+    try:
+        return read_secret(Path(file).expanduser(), what).strip()
+    except OSError as error:
+        raise UsageError(f"{setting}: {file} cannot be read: {error.strerror}", "Correct the path") from None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", version)[:2])

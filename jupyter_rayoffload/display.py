@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from .models import JobRecord, Phase
 from .phase import Event
-from .record import bundle, live_bundle
+from .record import TAIL_LINES, bundle, live_bundle
 from .record import text as record_text
 from .words import clock_text, cluster_sentence, duration_text, phase_word
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["METADATA", "publish_record", "record_bundle", "show"]
 
-#: Lines of log that a static record carries.
-TAIL_LINES = 30
 #: Between two updates of a live panel, seconds: quick enough for eyes, slow enough for a browser.
 PANEL_SECONDS = 0.15
 #: Under this name in an output's metadata our own output says that it is ours, and of which job.
@@ -41,7 +39,7 @@ def record_bundle(job: Job, with_outputs: bool = True) -> dict[str, Any]:
     """Give the static mimebundle of a job as it is now."""
     total = job.spool.total
     tail = job.spool.lines(total - TAIL_LINES, total)
-    outputs = job.displays.outputs if with_outputs else ()
+    outputs = job.displays.to_json() if with_outputs else ()
     return dict(bundle(job.record, outputs, tail, total))
 
 
@@ -83,7 +81,7 @@ class _LivePanel:
         self._dirty = False
         self._scheduled = False
         self._text: list[str] = []
-        self._displays = -1
+        self._displays = 0
 
     def open(self) -> None:
         """Show the panel, and follow the job from now on."""
@@ -121,10 +119,9 @@ class _LivePanel:
         if self._text:
             text, self._text = "".join(self._text), []
             self._panel.write("stdout", text)
-        outputs = self._job.displays.outputs
-        if self._job.displays.version != self._displays:
-            self._displays = self._job.displays.version
-            self._panel.outputs = list(outputs)
+        if self._job.displays_seen != self._displays:
+            self._displays = self._job.displays_seen
+            self._panel.outputs = self._job.displays.to_json()
         self._panel.update(self._job.record)
         if self._job.record.phase.ended:
             self._replace()

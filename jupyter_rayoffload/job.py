@@ -178,6 +178,7 @@ class Job:
         self._task: concurrent.futures.Future[None] | None = None
         self._values: dict[str, dict[str, Any]] = {}
         self.displays: Outputs = Outputs()
+        self.displays_seen = 0
         self.spool = Spool()
         self.quiet = False
         course.subscribe(self._on_event)
@@ -449,7 +450,7 @@ class Job:
         if event.type == "stream":
             self.spool.write(event.content.get("text", ""))
         elif event.type in ("display_data", "update_display_data", "execute_result", "clear_output"):
-            self.displays.add({"type": event.type, "content": dict(event.content)})
+            self.displays_seen += self.displays.add({"type": event.type, "content": event.content})
         if record.phase.ended and not self._ended.done() and not self._retries_left(record):
             self._ended.set_result(self)
 

@@ -84,9 +84,7 @@ def pack(draft: Draft, config: RayOffload, signer: Signer, on_progress: Callable
 
     root = shot.root if shot else None
     package = _zipped(shot, packed, told) if shot and shot.files else ""
-    modules = [
-        _zipped(extra, packed, told) for extra in pack_modules(_modules(draft, root), signer=signer)
-    ]
+    modules = [_zipped(extra, packed, told) for extra in pack_modules(_modules(draft, root), signer=signer)]
     runner = bundle.build()
     prune(_folder(), ".zip")
     return Packed(
@@ -115,7 +113,10 @@ def preflight(draft: Draft, config: RayOffload, signer: Signer) -> str:
     waits = [v for v in draft.spec.inputs if v.job]
     if waits:
         lines += ["", "From other jobs", *(f"  {v.name}  from {v.job}" for v in waits)]
-    lines += ["", f"Comes back: {', '.join(draft.spec.expected) or 'nothing that the text of the cell names'}"]
+    lines += [
+        "",
+        f"Comes back: {', '.join(draft.spec.expected) or 'nothing that the text of the cell names'}",
+    ]
     return "\n".join(lines).strip()
 
 
@@ -217,5 +218,3 @@ def _name(digest: str) -> str:
 def _local(digest: str) -> Path:
     path = _folder() / f"{digest}.zip"
     return path if path.exists() else bundle.cached(digest) or path
-
-

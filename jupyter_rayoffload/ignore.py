@@ -1,0 +1,217 @@
+"""Which files stay behind: ignore files as git reads them, caches, and what looks like a secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pathspec import GitIgnoreSpec
+
+__all__ = ["DEFAULT_EXCLUDES", "SECRETS", "Rules", "Scope", "holds_private_key", "is_secret"]
+
+#: Left out unless a ``.rayignore`` brings it back, in git's own pattern syntax: history, environments, caches,
+#: what editors and operating systems leave lying about. Notebooks are among them because a notebook is saved
+#: while it runs: each save would change the digest, and an unchanged workspace would be sent again.
+#: ``!data.ipynb`` in a ``.rayignore`` lets one travel. Environments under another name are known by their
+#: ``pyvenv.cfg`` or ``conda-meta``.
+DEFAULT_EXCLUDES = (
+    *(".git", ".hg", ".svn", ".bzr", ".jj"),
+    *(".venv/", "venv/", ".pixi/", "site-packages/", "node_modules/", "__pypackages__/"),
+    *("__pycache__/", "*.pyc", "*.pyo", ".eggs/", ".tox/", ".nox/", ".direnv/"),
+    *(
+        ".mypy_cache/",
+        ".pytest_cache/",
+        ".ruff_cache/",
+        ".hypothesis/",
+        ".ipynb_checkpoints/",
+        ".virtual_documents/",
+    ),
+    *("*.ipynb", ".~*", "*.swp", ".idea/", ".vscode/", ".DS_Store", "Thumbs.db", ".Trash-*/", "lost+found/"),
+)
+
+#: Looks like a secret, and stays unless a ``.rayignore`` names it (``!tests/fake.pem``). Compared in lower case.
+SECRETS = (
+    *(".env", ".env.*", "*.env", ".envrc", "!.env.example", "!.env.template", "!.env.sample", "!.env.dist"),
+    *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "!id_*.pub"),
+    *("*.pem", "*.key", "*.p12", "*.pfx", "*.p8", "*.ppk", "*.jks", "*.keystore", "*.kdbx"),
+    *(
+        ".netrc",
+        "_netrc",
+        ".pgpass",
+        ".my.cnf",
+        ".npmrc",
+        ".pypirc",
+        ".git-credentials",
+        ".dockercfg",
+        ".htpasswd",
+    ),
+    *("credentials.json", "client_secret*.json", "application_default_credentials.json"),
+    *("service-account*.json", "service_account*.json", "secrets.json", "secrets.toml", "secrets.y*ml"),
+    *("token.json", "token.pickle", "*.token", ".token", ".vault-token", "auth_token", "access_token"),
+    *(
+        "kubeconfig",
+        "*.kubeconfig",
+        "kaggle.json",
+        "rclone.conf",
+        ".boto",
+        ".s3cfg",
+        ".databrickscfg",
+        "*.tfstate",
+    ),
+    *(".aws/", ".azure/", ".ssh/", ".kube/", ".gnupg/", "**/.config/gcloud/", "**/.docker/config.json"),
+)
+
+#: A private key is some kilobytes; a larger file that has such a line is about keys, and not one.
+KEY_FILE_BYTES = 64 << 10
+# A line of its own with base64 under it (PEM, RFC 7468; OpenPGP, RFC 9580; old ones have headers between), or
+# the one-line form in the JSON of a service account. Code that merely names the marker has it in a longer line.
+_PRIVATE_KEY = re.compile(
+    rb"^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----\r?\n"
+    rb"(?:[\w-]+: [^\n]*\n|\r?\n)*[A-Za-z0-9+/=]{20,}\r?$"
+    rb"|\"private_key\"\s*:\s*\"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    re.MULTILINE,
+)
+
+# pathspec marks by this group that a pattern matched a folder above the path, and not the path itself.
+_ABOVE = "ps_d"
+_SPECIAL = re.compile(r"[*?\[\]\\]")
+
+
+class Rules:
+    """The patterns of one ignore file: what the last one that matches an entry says of it.
+
+    Folders are judged before what is in them, as git does, so only the entry itself is matched here. The
+    patterns' meaning is pathspec's; they are looked up by name or suffix first, for a hundred patterns against ten
+    thousand files are a million regular expressions.
+
+    Parameters
+    ----------
+    lines : iterable of str
+        Patterns in gitignore syntax; what git would skip is skipped.
+    source : str, optional
+        Where they stand, for people: ``data/.gitignore``.
+    folder : str, optional
+        The folder that they are relative to, as a path in the workspace; ``""`` for its root.
+    deliberate : bool, optional
+        Whether they were written for Ray: then a negation also brings back what looks like a secret.
+    """
+
+    def __init__(
+        self, lines: Iterable[str], source: str = "", folder: str = "", *, deliberate: bool = False
+    ) -> None:
+        self.source, self.deliberate = source, deliberate
+        self._skip = len(folder) + 1 if folder else 0
+        self._patterns: list[tuple[Any, bool]] = []  # (one pattern, only for folders)
+        self._names: dict[str, list[int]] = {}
+        self._suffixes: dict[str, list[int]] = {}
+        self._starts: dict[str, list[int]] = {}
+        self._rest: list[int] = []
+        for line in lines:
+            self._add(line)
+
+    def _add(self, line: str) -> None:
+        line = re.sub(r"(?<!\\) +$", "", line.rstrip("\r\n"))
+        if not line or line.startswith("#"):
+            return
+        # The slash behind is ours, because pathspec would take it for "all that is in the folder".
+        body = line[:-1] if line.endswith("/") else line
+        try:
+            pattern = GitIgnoreSpec.from_lines([body]).patterns[0]
+        except ValueError:  # git skips an invalid pattern too
+            return
+        index = len(self._patterns)
+        self._patterns.append((pattern, body != line))
+        last = body.removeprefix("!").rpartition("/")[2]
+        suffix = last.rpartition(".")[2]
+        if not _SPECIAL.search(last):
+            self._names.setdefault(last, []).append(index)
+        elif "." in last and not _SPECIAL.search(suffix):
+            self._suffixes.setdefault(suffix, []).append(index)
+        elif not _SPECIAL.match(last):
+            self._starts.setdefault(last[0], []).append(index)
+        else:
+            self._rest.append(index)
+
+    def match(self, path: str, name: str, is_folder: bool) -> bool | None:
+        """Say whether the entry stays behind (True), is brought back (False), or is not spoken of (None).
+
+        Parameters
+        ----------
+        path : str
+            In the workspace, with ``/``.
+        name : str
+            Its last part.
+        is_folder : bool
+        """
+        candidates = [
+            *self._names.get(name, ()),
+            *self._suffixes.get(name.rpartition(".")[2], ()),
+            *self._starts.get(name[0], ()),
+            *self._rest,
+        ]
+        if not candidates:
+            return None
+        relative = path[self._skip :]
+        for index in sorted(candidates, reverse=True):
+            pattern, folders_only = self._patterns[index]
+            if pattern.include is None or (folders_only and not is_folder):
+                continue
+            found = pattern.match_file(relative)
+            if found is not None and not found.match.groupdict().get(_ABOVE):
+                return bool(pattern.include)
+        return None
+
+
+_DEFAULT = Rules(DEFAULT_EXCLUDES, "by default")
+_SECRET = Rules(SECRETS)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The rules that hold in one folder; what stands first has the last word.
+
+    ``--exclude`` outranks ``.rayignore``, that outranks ``.gitignore``, that the defaults; a deeper file
+    outranks a higher one of its kind.
+
+    Parameters
+    ----------
+    option : Rules
+        Of ``--exclude``.
+    ray, git : tuple of Rules
+        Of ignore files, the deepest first.
+    """
+
+    option: Rules
+    ray: tuple[Rules, ...] = ()
+    git: tuple[Rules, ...] = ()
+
+    def inside(self, folder: str, rayignore: str | None, gitignore: str | None) -> Scope:
+        """Give the scope of `folder`, whose own ignore files have these texts (None: it has none)."""
+        ray, git = self.ray, self.git
+        where = f"{folder}/" if folder else ""
+        if rayignore is not None:
+            ray = (Rules(rayignore.split("\n"), f"{where}.rayignore", folder, deliberate=True), *ray)
+        if gitignore is not None:
+            git = (Rules(gitignore.split("\n"), f"{where}.gitignore", folder), *git)
+        return Scope(self.option, ray, git)
+
+    def judge(self, path: str, name: str, is_folder: bool) -> tuple[bool, Rules | None]:
+        """Say whether an entry stays behind, and by which rules (None: by none)."""
+        for rules in (self.option, *self.ray, *self.git, _DEFAULT):
+            answer = rules.match(path, name, is_folder)
+            if answer is not None:
+                return answer, rules
+        return False, None
+
+
+def is_secret(path: str, is_folder: bool) -> bool:
+    """Say whether a path looks like a secret by its name."""
+    path = path.lower()
+    return _SECRET.match(path, path.rpartition("/")[2], is_folder) is True
+
+
+def holds_private_key(data: bytes) -> bool:
+    """Say whether a small file holds a private key."""
+    return len(data) <= KEY_FILE_BYTES and b"PRIVATE KEY" in data and _PRIVATE_KEY.search(data) is not None

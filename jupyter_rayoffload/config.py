@@ -300,7 +300,7 @@ class RayOffload(Configurable):
         from .remote.store import Lifetimes
 
         return Lifetimes(
-            record=self.record_days * DAY, inputs=self.input_days * DAY, landed=self.landed_hours * 3600
+            record=self.record_days * DAY, input=self.input_days * DAY, landed=self.landed_hours * 3600
         )
 
     def set_from_text(self, key: str, text: str) -> None:

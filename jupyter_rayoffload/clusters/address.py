@@ -1,4 +1,4 @@
-"""A Ray cluster and a Redis that are there already: this back end checks them, and starts and stops nothing."""
+"""A Ray cluster and a Redis that are there already: they are checked, and neither started nor stopped."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ MINIMUM_RAY = (2, 52)
 class AddressBackend:
     """The back end of a cluster that is given by `ray_address` and `store_url`, or by a connection file.
 
-    Its name is the one of ``ClusterSpec``; there is no other. Runners read the connection file, so it must be on
-    the cluster's nodes, at the same path as here: a runner that does not find it says so and ends.
+    Its jobs read the connection file too, so it must be on the cluster's nodes, under the path that is
+    configured: a runner that does not find it says so and ends.
 
     Parameters
     ----------
@@ -125,44 +125,55 @@ class AddressBackend:
         if not config.connection_file:
             raise UsageError(
                 "a cluster that is given by its address needs a connection_file, which its jobs read too",
-                "Write one (docs/clusters.md), put it on every node at the same path, and name it in "
-                "connection_file",
+                "docs/clusters.md says how to write it; put it on every node, and name it in connection_file",
             )
+        file = Path(config.connection_file).expanduser()
         try:
-            there = read_connection(Path(config.connection_file).expanduser())
+            there = read_connection(file)
         except FileNotFoundError:
-            raise UsageError(
-                f"the connection file {config.connection_file} does not exist",
-                "Write it (docs/clusters.md), or correct connection_file",
-            ) from None
-        # What is configured besides it is a way to the same cluster from here: nodes may know it by another name.
-        info = there.info.replace(
-            kind="address", address=(config.ray_address or there.info.address).rstrip("/")
-        )
-        return Connection(
-            info=info.replace(dashboard=info.dashboard or info.address),
-            store=self._store(there),
-            owner=there.owner,
-            key=owner.read_key(Path(config.signing_key_file)) if config.signing_key_file else there.key,
-            file=there.file,
+            if not (config.ray_address and config.store_url and config.signing_key_file):
+                raise UsageError(
+                    f"the connection file {file} is not here",
+                    "Correct connection_file; if it is on the nodes alone, set ray_address, store_url and "
+                    "signing_key_file too",
+                ) from None
+            return self._without_file(file)
+        # What is configured besides is the way to the same cluster from here: nodes may know another one.
+        address = (config.ray_address or there.info.address).rstrip("/")
+        return dataclasses.replace(
+            there,
+            info=there.info.replace(kind="address", address=address, dashboard=address),
+            store=self._store(there.store),
             ray_token=self._token() or there.ray_token,
-            gcs=there.gcs,
+        )
+
+    def _without_file(self, file: Path) -> Connection:
+        address = self.config.ray_address.rstrip("/")
+        return Connection(
+            info=ClusterInfo(kind="address", address=address, dashboard=address),
+            store=self._store(None),
+            owner=self.config.owner,
+            key=owner.read_key(Path(self.config.signing_key_file).expanduser()),
+            file=file,
+            ray_token=self._token(),
         )
 
     def _token(self) -> str:
         file = self.config.ray_token_file
         return _secret(file, "token", "ray_token_file") if file else self.config.ray_token
 
-    def _store(self, there: Connection) -> StoreAddress:
+    def _store(self, there: StoreAddress | None) -> StoreAddress:
         from ..remote.store import StoreAddress
 
         config = self.config
         file = config.store_password_file
         try:
             return StoreAddress(
-                url=config.store_url or there.store.url,
-                username=config.store_username or there.store.username,
-                password=_secret(file, "password", "store_password_file") if file else there.store.password,
+                url=config.store_url or (there.url if there else ""),
+                username=config.store_username or (there.username if there else ""),
+                password=_secret(file, "password", "store_password_file")
+                if file
+                else (there.password if there else ""),
             )
         except ValueError as error:
             raise UsageError(f"store_url: {error}", "See it in %ray config") from None
@@ -173,18 +184,16 @@ class AddressBackend:
         ray, session = version.get("ray_version", ""), version.get("session_name", "")
         if _numbers(ray) < MINIMUM_RAY:
             raise ClusterMismatch(
-                f"the cluster at {client.address} has Ray {ray}; at least {'.'.join(map(str, MINIMUM_RAY))} is "
-                "needed",
-                "Upgrade the cluster",
+                f"the cluster at {client.address} has Ray {ray}, which is too old",
+                f"It needs Ray {'.'.join(map(str, MINIMUM_RAY))} or newer",
             )
         python = ".".join((await client.python_version() or info.python).split(".")[:2])
         here = ".".join(map(str, sys.version_info[:2]))
         if python and python != here:
             raise ClusterMismatch(
-                f"the cluster at {client.address} has Python {python}, this notebook {here}: pickled code cannot "
-                "pass between them",
-                f"Use a cluster image with Python {here} (rayproject/ray:{ray}-py{here.replace('.', '')}), or a "
-                f"notebook with Python {python}",
+                f"the cluster at {client.address} has Python {python}, this notebook has {here}, and pickled "
+                "code cannot pass between them",
+                f"Use rayproject/ray:{ray}-py{here.replace('.', '')} there, or a notebook with Python {python}",
             )
         try:
             status = await client.cluster_status()

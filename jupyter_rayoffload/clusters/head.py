@@ -76,8 +76,8 @@ def environment(own: Mapping[str, str], run: Path) -> dict[str, str]:
         **kept,
         "RAY_AUTH_MODE": "token",
         MARK: str(run / "token"),  # a file, for an environment is shown in many places
-        # Without this Ray makes 127.0.0.1 the address of the network card and listens on every interface. It is
-        # the default on other systems than Linux (get_node_ip_address in ray/_private/services.py).
+        # Without this Ray makes 127.0.0.1 the address of the network card, and listens on every interface.
+        # It is the default on other systems than Linux (get_node_ip_address in ray/_private/services.py).
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # The metrics servers ask for no token. The last two cannot be switched off, only given no valid port.
         "RAY_enable_metrics_collection": "0",

@@ -1,16 +1,16 @@
 """The keeper of the embedded cluster: a small process that starts Ray and Redis, minds them, and ends them.
 
-``python -m jupyter_rayoffload.clusters.keeper`` reads its :class:`Settings` from stdin, takes the lock, and goes
-to the background. It ends
+``python -m jupyter_rayoffload.clusters.keeper`` reads its :class:`Settings` from stdin, takes the lock, and
+goes to the background. It ends
 
 - when no job has been live, and no kernel has asked for the cluster, for the idle time-out, whether or not a
   kernel is connected: the next job starts the cluster again, and all that was in its store is there;
 - on SIGTERM (``%ray cluster down``);
 - when Ray cannot be kept alive.
 
-If Redis dies it is started again with its data. If Ray's head dies, a new one is started and the connection file
-written anew: the jobs that ran are lost, their records and inputs are not. If the keeper itself is killed, the
-kernel of the machine sends SIGTERM to Ray and Redis, and the next keeper sweeps up what is left.
+If Redis dies it is started again with its data. If Ray's head dies, a new one is started and the connection
+file written anew: the jobs that ran are lost, their records and inputs are not. If the keeper is killed, the
+operating system sends SIGTERM to Ray and Redis, and the next keeper sweeps up what is left.
 """
 
 from __future__ import annotations

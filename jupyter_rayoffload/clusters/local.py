@@ -1,7 +1,7 @@
 """The embedded cluster: a Ray and a Redis on this machine, shared by all kernels of one user and environment.
 
-It is started on first use by a :mod:`.keeper`, which outlives the kernel that asked for it. Any other kernel, or
-the same one after a restart, adopts the cluster by its connection file. The keeper stops it when it is idle.
+It is started on first use by a :mod:`.keeper`, which outlives the kernel that asked for it. Any other kernel,
+or the same one after a restart, adopts the cluster by its connection file. An idle one is stopped.
 """
 
 from __future__ import annotations

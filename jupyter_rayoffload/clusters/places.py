@@ -5,7 +5,7 @@ There is one embedded cluster for each user, machine and ``sys.prefix``:
 ``RUNTIME/rayoffload-KEY.json``
     The connection file, there as long as the cluster can be used. Whoever adopts it touches the file.
 ``RUNTIME/rayoffload-KEY.lock``
-    Locked by the keeper as long as it lives, so that no process id has to be believed; holds its :class:`State`.
+    Locked by the keeper as long as it lives, so that no process id is believed; holds its :class:`State`.
 ``DATA/rayoffload/KEY/``
     What outlives the cluster: the store's files, the owner's signing key, the keeper's log.
 ``TMP/rayoffload-XXXXXXXX/``
@@ -146,8 +146,8 @@ def last_state(file: Path) -> State:
 def sweep(run: str) -> None:
     """Kill what is left of the cluster whose directory was `run`, and remove the directory.
 
-    For a keeper that was killed with SIGKILL. Its children die with it, and Ray's processes with their raylet,
-    but a process that a job has made a daemon would stay.
+    For a keeper that was killed with SIGKILL: its children die with it, and Ray's with their raylet,
+    but a process that a job has made a daemon stays.
     """
     if not run:
         return

@@ -1,97 +1,50 @@
-"""What a kernel sets up for libraries, done when the cell imports them and not before."""
+"""Which distributions the values of a stream need, and in which versions they are here."""
 
 from __future__ import annotations
 
 import functools
-import importlib.abc
-import importlib.util
-import os
-import signal
+import importlib.metadata
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterable
 
-__all__ = ["AfterImport", "prepare_libraries"]
+__all__ = ["versions"]
 
-#: Draws figures as outputs of the cell; importing it registers the flush at the cell's end.
-INLINE_BACKEND = "module://matplotlib_inline.backend_inline"
+#: Import names that differ from the distribution's; others are looked up in the metadata of all distributions, once.
+_KNOWN = {"sklearn": "scikit-learn", "PIL": "pillow", "cv2": "opencv-python", "yaml": "PyYAML", "bs4": "beautifulsoup4"}
 
 
-class AfterImport(importlib.abc.MetaPathFinder):
-    """Calls a function once, right after a module has been imported.
+def versions(modules: Iterable[str]) -> dict[str, str]:
+    """Give the distribution versions behind `modules` (dotted names); the standard library and local files have none.
 
     Parameters
     ----------
-    hooks : dict of str to callable
-        By the full name of the module; called with the module.
+    modules : iterable of str
+
+    Returns
+    -------
+    dict of str to str
+        ``{"numpy": "2.1.0"}``, sorted by name.
     """
-
-    def __init__(self, hooks: dict[str, Callable[[ModuleType], None]]) -> None:
-        self._hooks = dict(hooks)
-
-    def install(self) -> None:
-        """Begin to watch; modules that are there already are served at once."""
-        for name in [n for n in self._hooks if n in sys.modules]:
-            self._hooks.pop(name)(sys.modules[name])
-        sys.meta_path.insert(0, self)
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Find the module as everybody else does, and run the hook behind its code."""
-        hook = self._hooks.pop(fullname, None)  # gone, so that the search below does not come here again
-        if hook is None:
-            return None
-        spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None:
-            return None
-        execute = spec.loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            hook(module)
-
-        # On the instance: the loader stays the real one for whoever asks it for resources.
-        setattr(spec.loader, "exec_module", exec_module)  # noqa: B010
-        return spec
+    roots = {module.partition(".")[0] for module in modules if module}
+    ours = __name__.partition(".")[0]
+    found = {_distribution(root) for root in roots - {ours, "__main__"} if root not in sys.stdlib_module_names}
+    return dict(sorted(pair for pair in found if pair))
 
 
-def prepare_libraries() -> None:
-    """Watch for the libraries that behave differently in a notebook."""
-    AfterImport({"matplotlib": _inline_figures, "tqdm.notebook": _text_bars, "ray": _lasting_connection}).install()
+@functools.cache
+def _distribution(root: str) -> tuple[str, str] | None:
+    name = _KNOWN.get(root, root)
+    try:
+        return name, importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    origin = getattr(sys.modules.get(root), "__file__", None) or ""
+    if "site-packages" not in origin and "dist-packages" not in origin:
+        return None
+    names = _distributions().get(root)
+    return (names[0], importlib.metadata.version(names[0])) if names else None
 
 
-def _inline_figures(matplotlib: Any) -> None:
-    # Not by MPLBACKEND, as kernels do it: child processes inherit that and may lack the back end.
-    if not os.environ.get("MPLBACKEND"):
-        matplotlib.rcParams["backend"] = INLINE_BACKEND
-
-
-def _text_bars(module: Any) -> None:
-    """Let bars be text: as widgets they would need a kernel behind them."""
-    from tqdm import std
-
-    module.tqdm = module.tqdm_notebook = std.tqdm
-    module.trange = module.tnrange = std.trange
-
-
-def _lasting_connection(ray: Any) -> None:
-    """Let ``ray.init()`` find the connection that is there, and leave the signals to us."""
-    init = ray.init
-
-    @functools.wraps(init)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        kwargs.setdefault("ignore_reinit_error", True)
-        main = threading.current_thread() is threading.main_thread()
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            return init(*args, **kwargs)
-        finally:
-            # Ray's own handler exits; ours interrupts the cell, so that its `finally` blocks run once and whole.
-            if main:
-                signal.signal(signal.SIGTERM, before)
-
-    ray.init = wrapped
+@functools.cache
+def _distributions() -> dict[str, list[str]]:
+    return dict(importlib.metadata.packages_distributions())

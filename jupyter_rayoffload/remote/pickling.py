@@ -1,0 +1,202 @@
+"""The pickler and the unpickler: what travels, how, and what does not.
+
+The first bytes of each stream put the makers of :mod:`.rebuild` and the reader's namespace into the memo of the
+unpickler; the pickler's memo is primed to match. So a stream refers to them by number, whatever the package is called
+where it is read, and the namespace's own dictionary stands for the reader's.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import dataclasses
+import functools
+import io
+import pickle
+import sys
+import types
+import typing
+import weakref
+from collections.abc import Callable, Collection
+from typing import Any
+
+from cloudpickle import cloudpickle as cp
+
+from .byvalue import CACHED, ByValue
+from .rebuild import MAKERS, Rebuilder
+
+__all__ = ["PRELUDE", "Reader", "Refused", "Writer", "ray_handle"]
+
+#: Handles of a Ray job, by module and class; Ray itself is never imported here.
+_RAY_HANDLES = {
+    "ObjectRef": "a Ray object reference",
+    "ObjectRefGenerator": "a Ray object reference generator",
+    "DynamicObjectRefGenerator": "a Ray object reference generator",
+    "StreamingObjectRefGenerator": "a Ray object reference generator",
+    "ActorHandle": "a Ray actor handle",
+    "ActorMethod": "a method of a Ray actor handle",
+    "PlacementGroup": "a Ray placement group",
+}
+
+
+def _prelude() -> bytes:
+    parts = [pickle.PROTO, b"\x05"]
+    for name in MAKERS:
+        parts += [pickle.SHORT_BINUNICODE, bytes([len(name)]), name.encode()]
+        parts += [pickle.BINPERSID, pickle.MEMOIZE, pickle.POP]
+    return b"".join([*parts, pickle.NONE, pickle.STOP])
+
+
+PRELUDE = _prelude()
+
+
+class Refused(pickle.PicklingError):
+    """A value lives only in its own process; the text says what it is."""
+
+
+class Writer(ByValue):
+    """The pickler of values; one for each stream. Parameters as in :class:`.byvalue.ByValue`."""
+
+    def __init__(
+        self,
+        file: Any,
+        namespace: dict[str, Any],
+        buffer_callback: Callable[[pickle.PickleBuffer], Any],
+        changed: Collection[Any] = (),
+        mentioned: Collection[str] = (),
+    ) -> None:
+        super().__init__(file, namespace, buffer_callback, changed, mentioned)
+        known = [namespace if name == "namespace" else getattr(Rebuilder, name) for name in MAKERS]
+        self.memo = {id(obj): (number, obj) for number, obj in enumerate(known)}
+        #: The reducer of each type that was met; None is pickle's own way.
+        self.reducers: dict[type, Callable[[Any], Any] | None] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Reduce `obj`; called for everything but Python's plain values and containers, so it must be quick."""
+        kind = type(obj)
+        try:
+            reducer = self.reducers[kind]
+        except KeyError:
+            reducer = self.reducers[kind] = self.choose(kind)
+        return NotImplemented if reducer is None else reducer(obj)
+
+    def choose(self, kind: type) -> Callable[[Any], Any] | None:
+        """Give the reducer of a type."""
+        if issubclass(kind, type):
+            return self.cls
+        own = {
+            types.FunctionType: self.function,
+            types.CellType: self.cell,
+            types.ModuleType: self.module,
+            CACHED: self.cached,
+        }
+        if kind in own:
+            return own[kind]
+        if kind in (type(sys.stdout), type(sys.stderr)):
+            return _standard_stream
+        if kind in _REDUCERS:
+            return _REDUCERS[kind]
+        if kind in copyreg.dispatch_table:
+            return None
+        if kind in cp.Pickler._dispatch_table and not issubclass(kind, io.IOBase):  # it reads files, and sends that
+            reducer: Callable[[Any], Any] = cp.Pickler._dispatch_table[kind]
+            return reducer
+        if issubclass(kind, BaseException):
+            return _exception
+        return functools.partial(_refuse_ray, kind) if ray_handle(kind) else None
+
+
+class Reader(pickle.Unpickler):
+    """The unpickler of what :class:`Writer` wrote, after :data:`PRELUDE`.
+
+    Parameters
+    ----------
+    namespace : dict
+        The reader's own.
+    """
+
+    def __init__(self, file: Any, namespace: dict[str, Any], buffers: Any) -> None:
+        super().__init__(file, buffers=buffers)
+        self._rebuilder = Rebuilder(namespace)
+
+    def persistent_load(self, name: Any) -> Any:
+        """Give a maker, or the namespace."""
+        if name not in MAKERS:
+            raise pickle.UnpicklingError(f"this stream wants {name!r}, which this version does not have")
+        return getattr(self._rebuilder, name)
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Import by name; what lived in the notebook's ``__main__`` is looked for in the reader's namespace first."""
+        if module == "__main__" and name in self._rebuilder.namespace:
+            return self._rebuilder.namespace[name]
+        return super().find_class(module, name)
+
+
+def ray_handle(kind: type) -> str:
+    """Give what a type of Ray's is called in words if its values live only inside their job, else ``""``."""
+    for base in kind.__mro__:
+        if base.__name__ in _RAY_HANDLES and base.__module__.partition(".")[0] == "ray":
+            return _RAY_HANDLES[base.__name__]
+    return ""
+
+
+def _refuse_ray(kind: type, obj: Any) -> Any:
+    raise Refused(f"{ray_handle(kind)}, which lives only inside its job")
+
+
+def _standard_stream(obj: Any) -> Any:
+    for name in ("stdout", "stderr"):
+        if obj is getattr(sys, name):
+            return getattr, (sys, name)
+    return NotImplemented
+
+
+def _exception(error: BaseException) -> Any:
+    """Reduce an exception without its traceback; one with a ``__reduce__`` of its own keeps that.
+
+    Python's default calls the class with ``args``, which fails for a constructor that wants something else.
+    """
+    kind = type(error)
+    base: Any = next(c for c in kind.__mro__ if not c.__flags__ & 1 << 9)  # Py_TPFLAGS_HEAPTYPE: not made by C
+    links = (error.__cause__, error.__context__, error.__suppress_context__)
+    own = next(c for c in kind.__mro__ if "__reduce__" in vars(c) or "__reduce_ex__" in vars(c))
+    if own.__flags__ & 1 << 9:
+        reduced = error.__reduce_ex__(5)
+        if isinstance(reduced, str) or len(reduced) > 3:
+            return reduced
+        state = reduced[2] if len(reduced) == 3 else dict(vars(error))
+        return reduced[0], reduced[1], (state, {}, *links), None, None, Rebuilder.set_exception
+    reduced = base.__reduce__(error)
+    fields = {k: v for k, v in (reduced[2] if len(reduced) == 3 else {}).items() if k not in vars(error)}
+    fields |= {k: getattr(error, k) for k in copyreg._slotnames(kind) if hasattr(error, k)}  # type: ignore[attr-defined]
+    state = (dict(vars(error)), fields, *links)
+    return Rebuilder.make_exception, (kind, base, reduced[1]), state, None, None, Rebuilder.set_exception
+
+
+def _cached_property(value: functools.cached_property[Any]) -> Any:
+    state = {k: v for k, v in vars(value).items() if k not in ("lock", "func")}
+    return Rebuilder.make_cached_property, (value.func,), state
+
+
+def _weak_dict(value: Any) -> Any:
+    return type(value), (), None, None, iter(list(value.items()))
+
+
+def _new_type(value: Any) -> Any:
+    return typing.NewType, (value.__name__, value.__supertype__), {"__module__": value.__module__}
+
+
+def _by_name(name: str) -> Callable[[Any], str]:
+    return lambda _: name
+
+
+#: Types for which neither pickle nor cloudpickle does what a notebook needs.
+_REDUCERS: dict[type, Callable[[Any], Any]] = {
+    functools.cached_property: _cached_property,
+    weakref.WeakKeyDictionary: _weak_dict,
+    weakref.WeakValueDictionary: _weak_dict,
+    typing.NewType: _new_type,
+    # Sentinels of dataclasses, compared by identity: a class that is derived there looks for them.
+    type(dataclasses.MISSING): _by_name("MISSING"),
+    type(dataclasses.KW_ONLY): _by_name("KW_ONLY"),
+    dataclasses._HAS_DEFAULT_FACTORY_CLASS: _by_name("_HAS_DEFAULT_FACTORY"),  # type: ignore[attr-defined]
+}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .cell import Analysis, Reads, analyze, closure, pending_writes, watched
@@ -15,15 +15,39 @@ from .course import Draft, new_id
 from .errors import InputError, NotPicklable, UsageError
 from .imports import Absent
 from .models import JobOptions, JobSpec, Value, ValueState
+from .reference import Reference
 from .remote import codec
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .job import Session
-    from .landing import Landing
+    from .remote.signing import Signer
 
-__all__ = ["CellDraft", "draft_call", "draft_cell", "draft_code", "draft_program"]
+__all__ = ["CellDraft", "Origin", "draft_call", "draft_cell", "draft_code", "draft_program"]
+
+
+#: Gives the job that will still assign a name, if there is one.
+Pending = Callable[[str], "JobSpec | None"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a draft comes from.
+
+    Parameters
+    ----------
+    owner, notebook, folder : str
+        Whose it is, the notebook's name, and the folder it stands in.
+    namespace : dict
+        The notebook's own.
+    signer : Signer
+    """
+
+    owner: str
+    notebook: str
+    folder: str
+    namespace: dict[str, Any]
+    signer: Signer
 
 
 class CellDraft:
@@ -43,12 +67,12 @@ class CellDraft:
 
 
 def draft_cell(
-    session: Session,
+    origin: Origin,
     source: str,
     options: JobOptions,
     label: str,
     *,
-    landing: Landing,
+    pending: Pending,
     shell: InteractiveShell,
     cell_line: str = "",
 ) -> CellDraft:
@@ -63,29 +87,27 @@ def draft_cell(
     NotPicklable
         An input cannot travel; by name, with the path to the culprit.
     """
-    namespace = landing.namespace
+    namespace = origin.namespace
     analysis = analyze(source, shell)
     wanted = set(analysis.reads) if options.inputs is None else set(options.inputs)
-    after = _chained(wanted, landing)
+    after = _chained(wanted, pending)
     reads = closure(wanted - set(after), namespace)
     for name in reads.names:  # what a function of the notebook reads may be pending too
-        after.update(_chained({name}, landing))
+        after.update(_chained({name}, pending))
     names = [n for n in reads.names if n not in after]
     _require(options.inputs, names, after, namespace)
-    references = {n: namespace[n] for n in names if _is_reference(namespace[n])}
+    references = {n: namespace[n] for n in names if isinstance(namespace[n], Reference)}
     after.update({n: f"{r.job}#{r.name}" for n, r in references.items()})
     values = {n: namespace[n] for n in names if n not in references}
-    pending = pending_writes(analysis, namespace)
+    owned = pending_writes(analysis, namespace)
     if options.outputs is not None:
-        pending = frozenset(options.outputs)
+        owned = frozenset(options.outputs)
     maybe = watched(analysis, namespace) & (set(values) | set(after))
     expected = (
-        frozenset(options.outputs)
-        if options.outputs is not None
-        else analysis.writes | (pending & set(names))
+        frozenset(options.outputs) if options.outputs is not None else analysis.writes | (owned & set(names))
     )
     draft = _draft(
-        session,
+        origin,
         source,
         options,
         label,
@@ -98,22 +120,22 @@ def draft_cell(
         cell_line=cell_line,
         count=shell.execution_count,
     )
-    return CellDraft(draft, pending, maybe | reads.writes | analysis.items)
+    return CellDraft(draft, owned, maybe | reads.writes | analysis.items)
 
 
 def draft_code(
-    session: Session, source: str, options: JobOptions, label: str, *, values: Mapping[str, Any] | None
+    origin: Origin, source: str, options: JobOptions, label: str, *, values: Mapping[str, Any] | None
 ) -> Draft:
     """Draft a piece of code with names given by hand."""
     namespace = dict(values or {})
     analysis = analyze(source)
     return _draft(
-        session,
+        origin,
         source,
         options,
         label,
         namespace,
-        session.namespace,
+        origin.namespace,
         modules=analysis.modules | closure(namespace, namespace).modules,
         expected=_in_order(analysis.writes, source),
         watched=tuple(sorted(watched(analysis, namespace))),
@@ -121,7 +143,7 @@ def draft_code(
 
 
 def draft_call(
-    session: Session,
+    origin: Origin,
     function: Callable[..., Any],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
@@ -130,7 +152,7 @@ def draft_call(
 ) -> Draft:
     """Draft the call of a function; what it reads of its own namespace travels with it."""
     call = {"function": function, "args": tuple(args), "kwargs": dict(kwargs)}
-    namespace = session.namespace
+    namespace = origin.namespace
     needs = closure(["function"], {**namespace, "function": function})
     reads = [n for n in needs.names if n != "function"]
     clash = set(reads) & set(call)
@@ -140,7 +162,7 @@ def draft_call(
             "Rename that global",
         )
     return _draft(
-        session,
+        origin,
         f"{getattr(function, '__qualname__', function)}(…)",
         options,
         label or _slug(getattr(function, "__name__", "call")),
@@ -151,7 +173,7 @@ def draft_call(
     )
 
 
-def draft_program(session: Session, command: str, data: Any, options: JobOptions, label: str) -> Draft:
+def draft_program(origin: Origin, command: str, data: Any, options: JobOptions, label: str) -> Draft:
     """Draft a program; its input is bytes or JSON, and never pickled.
 
     Raises
@@ -166,12 +188,12 @@ def draft_program(session: Session, command: str, data: Any, options: JobOptions
         except (TypeError, ValueError) as problem:
             raise UsageError(f"input: {problem}", "Give bytes, or what JSON can say") from None
     draft = _draft(
-        session,
+        origin,
         command,
         options,
         label or "program",
         {},
-        session.namespace,
+        origin.namespace,
         modules=frozenset(),
         kind="program",
     )
@@ -180,7 +202,7 @@ def draft_program(session: Session, command: str, data: Any, options: JobOptions
 
 
 def _draft(
-    session: Session,
+    origin: Origin,
     source: str,
     options: JobOptions,
     label: str,
@@ -196,7 +218,7 @@ def _draft(
     count: int | None = None,
 ) -> Draft:
     try:
-        frozen = codec.freeze(values, namespace, session.signer(), copy=True)
+        frozen = codec.freeze(values, namespace, origin.signer, copy=True)
     except codec.Unpicklable as error:
         raise NotPicklable(
             f"input {error.path} cannot travel: {error.reason}",
@@ -210,8 +232,8 @@ def _draft(
         source=source,
         cell_line=cell_line,
         label=label,
-        owner=session.config.owner,
-        notebook=session.notebook,
+        owner=origin.owner,
+        notebook=origin.notebook,
         count=count,
         created=time.time(),
         options=options,
@@ -222,19 +244,19 @@ def _draft(
         versions={"python": ".".join(platform.python_version_tuple()[:2]), **frozen.libraries},
     )
     absent = {v.__name__ for v in values.values() if isinstance(v, Absent)}
-    return Draft(spec, frozen, tuple(sorted(modules - absent)), cwd=os.getcwd())
+    return Draft(spec, frozen, tuple(sorted(modules - absent)), cwd=origin.folder)
 
 
-def _chained(names: set[str], landing: Landing) -> dict[str, str]:
+def _chained(names: set[str], pending: Pending) -> dict[str, str]:
     """Give the jobs that will assign `names`; where such a job defines functions, all that it assigns comes along."""
     after: dict[str, str] = {}
     for name in names:
-        job = landing.pending(name)
+        job = pending(name)
         if job is None:
             continue
         after[name] = job.id
-        if re.search(r"\b(def|class|lambda)\b", job.record.spec.source):
-            others = (n for n in job.record.spec.expected if landing.pending(n) is job)
+        if re.search(r"\b(def|class|lambda)\b", job.source):
+            others = [n for n in job.expected if (owner := pending(n)) is not None and owner.id == job.id]
             after.update(dict.fromkeys(others, job.id))
     return after
 
@@ -245,12 +267,6 @@ def _require(
     for name in given or ():
         if name not in namespace and name not in after:
             raise UsageError(f"-i {name}: the notebook has no such name", "Assign it first, or leave -i out")
-
-
-def _is_reference(value: Any) -> bool:
-    from .job import Reference
-
-    return isinstance(value, Reference)
 
 
 def _in_order(names: frozenset[str], source: str) -> list[str]:

@@ -25,13 +25,12 @@ from .spool import Spool
 if TYPE_CHECKING:
     from .config import RayOffload
     from .models import ClusterInfo
-    from .record import Outputs
-    from .remote.signing import Signer
+    from .outputs import Outputs
+    from .drafting import Origin
     from .submission import Offloader
 
 __all__ = [
     "Job",
-    "Reference",
     "Session",
     "attach",
     "cluster",
@@ -74,9 +73,12 @@ class Session:
         """Whether the loop still runs, in this process (a fork has no loop thread)."""
         return self._pid == os.getpid() and self._thread.is_alive()
 
-    def signer(self) -> Signer:
-        """Give the owner's signer; needs no cluster."""
-        return self.offloader.backend.signer()
+    def origin(self) -> Origin:
+        """Give what a draft must know of where it comes from; needs no cluster."""
+        from .drafting import Origin
+
+        signer = self.offloader.backend.signer()
+        return Origin(self.config.owner, self.notebook, self.folder, self.namespace, signer)
 
     @property
     def offloader(self) -> Offloader:
@@ -171,7 +173,7 @@ class Job:
     """
 
     def __init__(self, session: Session, course: Course) -> None:
-        from .record import Outputs
+        from .outputs import Outputs
 
         self._session, self._course = session, course
         self._ended: concurrent.futures.Future[Job] = concurrent.futures.Future()
@@ -441,11 +443,6 @@ class Job:
         self._course.tell("landed", outputs=outputs)
         self._session.start(self._session.offloader.save(self._course))
 
-    def _ipython_display_(self) -> None:
-        from .display import show
-
-        show(self)
-
     def _on_event(self, record: JobRecord, event: Event) -> None:
         if event.type == "stream":
             self.spool.write(event.content.get("text", ""))
@@ -500,46 +497,6 @@ class _Outputs(Mapping[str, Any]):
         return "{" + ", ".join(f"{n!r}: {v.type}" for n, v in self._manifest().items()) + "}"
 
 
-class Reference:
-    """An output that stays in the store: :meth:`get` brings it here.
-
-    As an input of the next job it goes from the store to the cluster and does not pass through the notebook.
-
-    Parameters
-    ----------
-    job : Job
-    name : str
-        Name of the output in that job.
-    """
-
-    def __init__(self, job: Job, name: str) -> None:
-        self._job, self.name = job, name
-
-    @property
-    def job(self) -> str:
-        """Id of the job whose output this is."""
-        return self._job.id
-
-    def get(self) -> Any:
-        """Fetch the value.
-
-        Raises
-        ------
-        Expired, StoreUnreachable
-        """
-        return self._job.outputs[self.name]
-
-    def __repr__(self) -> str:
-        value = next((v for v in self._job.record.outputs if v.name == self.name), Value(self.name))
-        from .words import size_text
-
-        size = f", {size_text(value.size)}" if value.size else ""
-        return f"<{value.type or 'value'}{size} in the store: .get() brings it here>"
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a Reference travels on its own, as an input by name, not inside another value")
-
-
 # ---------------------------------------------------------------------- the module's functions
 
 
@@ -583,11 +540,11 @@ def submit(
     here, label = session(), options.pop("label", "")
     chosen = _options(options, JobOptions())
     if callable(work):
-        draft = draft_call(here, work, args, dict(inputs or {}), chosen, label)
+        draft = draft_call(here.origin(), work, args, dict(inputs or {}), chosen, label)
     elif args:
         raise UsageError("code takes no arguments", "Give its names with inputs={'name': value}")
     else:
-        draft = draft_code(here, work, chosen, label, values=inputs)
+        draft = draft_code(here.origin(), work, chosen, label, values=inputs)
     return here.launch(draft)
 
 
@@ -632,7 +589,7 @@ def submit_program(
     here = session()
     command = entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint)
     options.update(workdir=working_dir, py_modules=tuple(py_modules), env=dict(env or {}))
-    return here.launch(draft_program(here, command, input, _options(options, JobOptions()), label))
+    return here.launch(draft_program(here.origin(), command, input, _options(options, JobOptions()), label))
 
 
 def offload(function: _F | None = None, **options: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .cell import analyze, closure
 from .errors import DependencyFailed, OffloadError
 from .imports import bind
-from .job import Reference
+from .reference import Reference
 from .models import Phase, Value, ValueState
 
 if TYPE_CHECKING:

@@ -82,7 +82,7 @@ class OffloadMagics(Magics):
         if given.dry_run:
             from .packing import preflight
 
-            print(preflight(draft.draft, self.session.config, self.session.signer()))
+            print(preflight(draft.draft, self.session.config, self.session.origin().signer))
             return None
         wait = given.wait or not _can_come_back(self.shell)
         messages: Messages = queue.SimpleQueue()
@@ -99,11 +99,11 @@ class OffloadMagics(Magics):
         from .drafting import draft_cell
 
         return draft_cell(
-            self.session,
+            self.session.origin(),
             cell,
             given.options,
             given.label,
-            landing=self.landing,
+            pending=lambda name: (job := self.landing.pending(name)) and job.record.spec,
             shell=self.shell,
             cell_line=f"%%ray_job {line}".rstrip(),
         )
@@ -264,6 +264,12 @@ def _can_come_back(shell: InteractiveShell) -> bool:
     return True
 
 
+def _show(job: Job) -> None:
+    from .display import show
+
+    show(job)
+
+
 def _matcher() -> Any:
     from IPython.core.completer import SimpleCompletion, context_matcher
 
@@ -289,6 +295,7 @@ def load(shell: InteractiveShell) -> None:
     shell.register_magics(magics)
     OffloadMagics.ray_job.__doc__ = f"{OffloadMagics.ray_job.__doc__}\n\n{option_table.usage()}"
     shell.rayoffload = magics
+    shell.display_formatter.ipython_display_formatter.for_type_by_name(f"{__package__}.job", "Job", _show)
     completer = getattr(shell, "Completer", None)
     if completer is not None and hasattr(completer, "custom_matchers"):
         magics.matcher = _matcher()

@@ -140,9 +140,7 @@ class Payloads:
         from .codec import thaw
 
         payload = self.fetch(job_id, slot, on_progress)
-        every = [value["name"] for value in payload.header["values"]]
-        wanted = every if names is None else list(names)
-        return thaw(payload.graph, payload.buffers, namespace, wanted)
+        return thaw(payload.graph, payload.buffers, namespace, names)
 
     def fetch(self, job_id: str, slot: str, on_progress: Progress | None = None) -> Payload:
         """Fetch a payload without unpickling it; graph and buffers are checked, and in memory of their own.

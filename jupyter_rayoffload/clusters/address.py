@@ -193,7 +193,7 @@ class AddressBackend:
             raise ClusterMismatch(
                 f"the cluster at {client.address} has Python {python}, this notebook has {here}, and pickled "
                 "code cannot pass between them",
-                f"Use rayproject/ray:{ray}-py{here.replace('.', '')} there, or a notebook with Python {python}",
+                f"Use rayproject/ray:{ray}-py{here.replace('.', '')}, or a notebook with Python {python}",
             )
         try:
             status = await client.cluster_status()

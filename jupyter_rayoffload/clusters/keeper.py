@@ -180,7 +180,7 @@ class Keeper:
         while not await self._redis_answers():
             if self._children.exit_code(self._redis) is not None or time.monotonic() > deadline:
                 raise ClusterStartFailed(
-                    f"Redis did not start: {_tail(self.places.log)}",
+                    f"Redis did not start: {self.places.log_tail()}",
                     f"If its files are damaged, move {data} away: what jobs have left there is lost then",
                 )
             await asyncio.sleep(0.05)
@@ -235,7 +235,7 @@ class Keeper:
             await self._end_ray()
             if time.monotonic() > deadline:
                 raise ClusterStartFailed(
-                    f"Ray did not start within {self.settings.start_timeout:.0f} s: {_tail(self.places.log)}",
+                    f"Ray did not start within {self.settings.start_timeout:.0f} s: {self.places.log_tail()}",
                     f"See {self.places.log}; start_timeout gives it more time",
                 )
 
@@ -340,7 +340,7 @@ class Keeper:
         deaths[:] = [*(d for d in deaths if now - d < RESTART_WINDOW), now]
         if len(deaths) > RESTARTS:
             raise ClusterStartFailed(
-                f"Ray's head has died {len(deaths)} times: {_tail(self.places.log)}", f"See {self.places.log}"
+                f"Ray's head has died {len(deaths)} times: {self.places.log_tail()}", f"See {self.places.log}"
             )
         self._say("Ray's head died; starting it again")
 
@@ -407,13 +407,6 @@ async def _busy(client: RayClient) -> bool:
         return any(job.live for job in await client.list())
     except ClusterError:
         return True  # a Ray that is too busy to answer is not idle
-
-
-def _tail(file: Path, lines: int = 5) -> str:
-    try:
-        return "\n".join(file.read_text(errors="replace").strip().splitlines()[-lines:])
-    except OSError:
-        return "it has left no log"
 
 
 def main() -> int:

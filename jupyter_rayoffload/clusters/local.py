@@ -223,7 +223,8 @@ class LocalBackend:
             os.close(log)
         if done.returncode not in (0, BUSY):
             raise ClusterStartFailed(
-                f"the keeper ended with exit code {done.returncode}", f"See {self.places.log}"
+                f"the keeper ended with exit code {done.returncode}: {self.places.log_tail()}",
+                f"See {self.places.log}",
             )
 
     def _settings(self) -> Settings:

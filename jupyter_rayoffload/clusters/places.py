@@ -61,6 +61,14 @@ class Places:
         """What keeper, Redis and ``ray start`` have printed."""
         return self.data / "keeper.log"
 
+    def log_tail(self, lines: int = 5) -> str:
+        """Give the end of the log, for a message."""
+        try:
+            text = self.log.read_text(errors="replace").strip()
+        except OSError:
+            return "it has left no log"
+        return "\n".join(text.splitlines()[-lines:])
+
     @property
     def key(self) -> Path:
         """The owner's signing key, unless the configuration names another file."""

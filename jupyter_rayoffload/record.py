@@ -54,7 +54,7 @@ def render_outputs(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]
     outputs = Outputs()
     for message in messages:
         outputs.add(message)
-    return outputs.to_json()
+    return outputs.outputs
 
 
 def traceback_lines(failure: Failure) -> list[str]:
@@ -176,7 +176,7 @@ def _status_text(record: JobRecord) -> str:
 
 
 def _sentences(record: JobRecord) -> list[str]:
-    """Main and second voice; the cell's own exception speaks through its traceback where there is one."""
+    """Give main and second voice; a traceback speaks for itself."""
     quiet = record.failure is not None and bool(record.failure.traceback) and bool(record.failure.ename)
     said = ["" if quiet else words.sentence(record), words.meaning(record)]
     return [s for s in said if s]

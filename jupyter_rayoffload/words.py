@@ -16,10 +16,12 @@ from datetime import datetime, timezone
 from .models import ClusterInfo, ClusterPhase, Failure, FileInfo, JobRecord, Phase, Value, ValueState
 
 __all__ = [
+    "LOG_WORDS",
     "MARKS",
     "amount_text",
     "clock_text",
     "cluster_sentence",
+    "cluster_warning",
     "cluster_word",
     "duration_text",
     "expression",
@@ -176,7 +178,6 @@ _CLUSTER_WORDS = {
     ClusterPhase.FAILED: "Failed",
     ClusterPhase.UNKNOWN: "Unknown",
 }
-_CLUSTER_ICONS = {ClusterPhase.STARTING: "preparing"}
 
 #: What failed, in a word or two beside the time; a class that is not here has its sentence only.
 _FAILURE_WORDS = {
@@ -201,6 +202,33 @@ _FAILURE_WORDS = {
 }
 
 
+#: Labels of the log's controls and counts; ``{n}``, ``{i}`` are numbers that the front end puts in.
+LOG_WORDS = {
+    "title": "Log",
+    "line": "{n} line",
+    "lines": "{n} lines",
+    "search": "Search the log",
+    "follow": "Follow new lines",
+    "wrap": "Wrap long lines",
+    "copy": "Copy the log",
+    "show": "Show the log",
+    "hide": "Hide the log",
+    "case": "Match case",
+    "previous": "Previous match",
+    "next": "Next match",
+    "close": "Close search",
+    "match": "{i} of {n}",
+    "none": "no match",
+    "held": "{i} of {n} in the lines at hand",
+    "copied": "Copied",
+    "asked": "Asked for: a busy kernel answers when its cell has ended",
+    "steps": "Steps",
+    "done": "done",
+    "failed": "failed",
+    "lost": "lost",
+}
+
+
 def phase_word(phase: Phase) -> str:
     """Give the word that every surface shows for `phase`."""
     return _PHASE_WORDS[phase]
@@ -213,9 +241,10 @@ def cluster_word(phase: ClusterPhase) -> str:
 
 def icon(phase: Phase | ClusterPhase) -> str:
     """Give the name of the state's drawing, which is its ``jp-mod-`` class too: ``preparing``, ``lost``."""
-    if isinstance(phase, ClusterPhase):
-        return _CLUSTER_ICONS.get(phase, phase.value)
-    return "preparing" if phase in _PREPARING else str(phase.value)
+    if phase in _PREPARING or phase is ClusterPhase.STARTING:
+        return "preparing"
+    value: str = phase.value
+    return value
 
 
 def job_name(record: JobRecord) -> str:
@@ -407,6 +436,15 @@ def cluster_sentence(info: ClusterInfo, now: float | None = None) -> str:
     if info.phase is ClusterPhase.RUNNING and info.since:
         up = (time.time() if now is None else now) - info.since
         return f"Up for {duration_text(up)}"
+    return ""
+
+
+def cluster_warning(verb: str, name: str) -> str:
+    """Say what will be lost before it is done; ``""`` where nothing is."""
+    if verb == "delete":
+        return f"Delete cluster {name}? Jobs that run on it end, and nothing of them lands"
+    if verb == "suspend":
+        return f"Suspend cluster {name}? Jobs that run on it end; the next cell wakes it"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""``python -m PACKAGE JOB_ID ATTEMPT``: run one job on the cluster. Ray starts this as the job's entrypoint."""
+"""``python -m PACKAGE JOB_ID ATTEMPT``: the entrypoint of a Ray job; runs one job of ours."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def main(arguments: list[str]) -> int:
     Returns
     -------
     int
-        Exit code: 0 success, 1 the cell's own exception, 3 something that is not the cell's, 143 cancelled; of a
-        program its own.
+        Exit code: 0 success, 1 the cell's own exception, 3 something that is not the cell's, 143 cancelled;
+        of a program its own.
     """
     if len(arguments) != 2 or not arguments[1].isdigit():
         print(f"usage: python -m {__package__} JOB_ID ATTEMPT", file=sys.stderr)

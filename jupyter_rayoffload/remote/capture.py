@@ -37,15 +37,14 @@ class Pipe:
         """Give the descriptor to wait on."""
         return self._reader
 
+    # The guard keeps the writing end open as well: else a cell that closes its stdout would make the other
+    # end readable for ever.
+
     def attach(self) -> None:
         """In the cell's process: make this the stream."""
         os.dup2(self._writer, self._number)
         os.close(self._writer)
         os.close(self._reader)
-
-    def detach_writer(self) -> None:
-        """In the guard: leave writing to the cell's process."""
-        os.close(self._writer)
 
     def drain(self) -> str:
         """Take what has been written until now; never waits."""

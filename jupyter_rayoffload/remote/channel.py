@@ -16,8 +16,8 @@ class Channel:
     """The cell's end.
 
     A message is told when :meth:`tell` returns: everything that was written to stdout or stderr before it is
-    ahead of it, and whatever is written afterwards comes behind it. That is what keeps a print of C code and a
-    figure in order, although they take different ways.
+    ahead of it, and whatever is written afterwards comes behind it. That keeps a print of C code and a figure
+    in order, although they take different ways.
 
     Parameters
     ----------
@@ -63,15 +63,14 @@ class Inbox:
         """Give the descriptor to wait on."""
         return self._connection.fileno()
 
-    def take(self) -> dict[str, Any] | None:
-        """Read one message; None at the end of the cell's process."""
+    def take(self) -> tuple[dict[str, Any] | None, int]:
+        """Read one message, and give it with its size in bytes; None at the end of the cell's process."""
         try:
             data = self._connection.recv_bytes()
         except (EOFError, OSError):
-            return None
+            return None, 0
         self._number = data[:8]
-        message: dict[str, Any] = json.loads(data[8:])
-        return message
+        return json.loads(data[8:]), len(data)
 
     def acknowledge(self) -> None:
         """Let the sender of the message that was read last go on."""
@@ -84,8 +83,8 @@ class Inbox:
 def to_json(message: Any) -> bytes:
     """Give `message` as strict JSON; what JSON does not know becomes what Jupyter makes of it.
 
-    Bytes become base64 text, other objects numbers where they are numbers, else their ``str``; NaN becomes null,
-    a lone surrogate a question mark.
+    Bytes become base64 text, other objects numbers where they are numbers, else their ``str``; NaN becomes
+    null, a lone surrogate a question mark.
     """
     try:
         text = json.dumps(message, default=_plain, ensure_ascii=False, allow_nan=False)

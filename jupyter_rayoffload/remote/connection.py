@@ -6,10 +6,9 @@ import json
 import os
 import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .store import Store
+from .signing import Signer
+from .store import Store, StoreAddress
 
 __all__ = ["CONNECTION_VARIABLE", "BadConnectionFile", "Connection", "read_connection"]
 
@@ -30,23 +29,27 @@ class Connection:
     owner : str
     key : bytes
         The owner's signing key.
-    url, username, password : str
-        Of the store; the URL holds no secret.
+    address : StoreAddress
     """
 
     owner: str
     key: bytes = field(repr=False)
-    url: str
-    username: str = ""
-    password: str = field(default="", repr=False)
+    address: StoreAddress
 
-    def open_store(self) -> Store:
-        """Give a store of this owner; nothing is connected before its first use."""
-        from .signing import Signer
-        from .store import Store, StoreAddress
+    @property
+    def signer(self) -> Signer:
+        """What signs and checks with the owner's key."""
+        return Signer(self.key)
 
-        address = StoreAddress(url=self.url, password=self.password, username=self.username)
-        return Store(address, self.owner, Signer(self.key))
+    def open_store(self, patience: float) -> Store:
+        """Give a store of this owner; nothing is connected before its first use.
+
+        Parameters
+        ----------
+        patience : float
+            Seconds for which each call bears a store that does not answer.
+        """
+        return Store(self.address, self.owner, self.signer, patience=patience)
 
 
 def read_connection(path: str | None = None) -> Connection:
@@ -71,14 +74,8 @@ def read_connection(path: str | None = None) -> Connection:
         with open(path, encoding="utf-8") as file:
             others = os.fstat(file.fileno()).st_mode & stat.S_IRWXO
             data = json.load(file)
-        store = data["store"]
-        connection = Connection(
-            owner=data["owner"],
-            key=bytes.fromhex(data["key"]),
-            url=store["url"],
-            username=store.get("username") or "",
-            password=store.get("password") or "",
-        )
+        address = StoreAddress.from_connection(data)
+        connection = Connection(data["owner"], bytes.fromhex(data["key"]), address)
     except OSError as error:
         raise BadConnectionFile(
             f"the connection file {path} cannot be read: {error.strerror}. "

@@ -16,9 +16,9 @@ from typing import Any
 __all__ = ["FILE_LIMIT", "LISTED", "TOTAL_LIMIT", "BadPackage", "Changes", "Folder"]
 
 #: A file up to this size comes back by itself, bytes.
-FILE_LIMIT = 5 * 1024 * 1024
+FILE_LIMIT = 1_000_000
 #: And all of them together up to this, bytes.
-TOTAL_LIMIT = 50 * 1024 * 1024
+TOTAL_LIMIT = 20_000_000
 #: A job's end names so many files at most; the record must stay small.
 LISTED = 2000
 
@@ -203,7 +203,7 @@ def _checksum(path: Path) -> int:
 
 
 def _matches(path: str, pattern: str) -> bool:
-    """As a shell would: ``*`` stays within a folder, ``**`` crosses them, a folder means all that is in it."""
+    """As a shell would: ``*`` stays within a folder, ``**`` crosses them; a folder means all in it."""
     wanted = PurePosixPath(pattern.rstrip("/")).parts
     return _match_parts(PurePosixPath(path).parts, wanted)
 
@@ -218,7 +218,7 @@ def _match_parts(parts: Sequence[str], wanted: Sequence[str]) -> bool:
 
 def _too_large(path: str, size: int, file_limit: int, left: int) -> str:
     if size > file_limit:
-        return f"larger than {file_limit / 2**20:.3g} MiB: --fetch {path!r} brings it"
+        return f"larger than {file_limit / 1e6:.3g} MB: --fetch {path!r} brings it"
     if size > left:
         return f"too many files for all to come back by themselves: --fetch {path!r} brings it"
     return ""
@@ -227,6 +227,6 @@ def _too_large(path: str, size: int, file_limit: int, left: int) -> str:
 def limits(environment: Mapping[str, str]) -> tuple[int, int]:
     """Give (per file, in all) in bytes, as the site may have set them."""
     return (
-        int(environment.get("RAYOFFLOAD_FILE_LIMIT") or FILE_LIMIT),
-        int(environment.get("RAYOFFLOAD_FILES_LIMIT") or TOTAL_LIMIT),
+        int(environment.get("RAYOFFLOAD_FETCH_BELOW") or FILE_LIMIT),
+        int(environment.get("RAYOFFLOAD_FETCH_TOTAL") or TOTAL_LIMIT),
     )

@@ -49,7 +49,7 @@ class Interrupt:
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run `coroutine` in an event loop of its own until it ends, interrupted or not.
 
-        As in a kernel, the loop runs already when the cell starts, so that ``asyncio.create_task`` works in it.
+        As in a kernel, the loop runs already when the cell starts: ``asyncio.create_task`` works in it.
         """
         loop = self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)

@@ -17,7 +17,7 @@ ENTRY_SIZE = 64 * 1024
 #: What may wait for a store that is away before the cell has to wait too.
 PENDING_SIZE = 32 * 1024 * 1024
 #: Output of one job beyond this is cut, and the cut is said; bytes.
-OUTPUT_LIMIT = 64 * 1024 * 1024
+OUTPUT_LIMIT = 64_000_000
 #: Between two tries to reach the store, seconds: first and longest.
 RETRY_SECONDS = (0.05, 2.0)
 
@@ -76,6 +76,12 @@ class Publisher:
         """Take text that was written to ``stdout`` or ``stderr``."""
         if text:
             self.put("stream", {"name": name, "text": text})
+
+    def beat(self) -> None:
+        """Give a sign of life, unless what is pending will be one."""
+        with self._changed:
+            if not self._pending:
+                self._add("beat", {}, 0)
 
     def has_room(self) -> bool:
         """Whether more should be given now; false when the store has been away for long."""
@@ -175,9 +181,7 @@ class _Message:
         self._parts = [content["text"]] if type == "stream" else []
 
     def continues(self, content: dict[str, Any]) -> bool:
-        return bool(
-            self._parts and self.content["name"] == content["name"] and self.size < ENTRY_SIZE
-        )
+        return bool(self._parts and self.content["name"] == content["name"] and self.size < ENTRY_SIZE)
 
     def extend(self, text: str) -> None:
         self._parts.append(text)

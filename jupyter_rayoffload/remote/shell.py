@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import getpass
+import inspect
 import linecache
 import os
 import sys
@@ -143,7 +144,9 @@ class CellShell(InteractiveShell):
         """Send messages by `tell`."""
         self.tell = self.displayhook.tell = self.display_pub.tell = tell
 
-    def run_source(self, source: str, interrupt: Interrupt, head: str = "", count: int | None = None) -> Outcome:
+    def run_source(
+        self, source: str, interrupt: Interrupt, head: str = "", count: int | None = None
+    ) -> Outcome:
         """Execute a cell.
 
         Parameters
@@ -175,8 +178,39 @@ class CellShell(InteractiveShell):
             return Outcome(result.result, None)
         return Outcome(None, CellError(error, self._traceback_of(error), self._line_of(error, len(offset))))
 
+    def run_call(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        interrupt: Interrupt,
+    ) -> Outcome:
+        """Call a function as a cell would; a coroutine function is awaited."""
+        self._traceback = []
+
+        async def call() -> Any:
+            value = function(*args, **kwargs)
+            return await value if inspect.isawaitable(value) else value
+
+        async def run() -> Outcome:
+            self.events.trigger("pre_execute")
+            try:
+                with self.builtin_trap:
+                    return Outcome(await call(), None)
+            except BaseException as error:
+                # The first two frames are ours.
+                for _ in range(2):
+                    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                        error.__traceback__ = error.__traceback__.tb_next
+                self.showtraceback((type(error), error, error.__traceback__), tb_offset=0)
+                return Outcome(None, CellError(error, self._traceback_of(error), None))
+            finally:
+                self.events.trigger("post_execute")
+
+        return interrupt.run(run())
+
     async def _run(self, source: str, cell: str, problem: Any) -> ExecutionResult:
-        # What a kernel does, ipykernel's do_execute: the cell runs inside the loop, its figures are flushed there.
+        # As ipykernel's do_execute: the cell runs inside the loop, and its figures are flushed there.
         result = None
         try:
             result = await self.run_cell_async(
@@ -214,7 +248,12 @@ class CellShell(InteractiveShell):
     def init_environment(self) -> None:
         """Let child processes show colours, and never wait at a pager."""
         os.environ.update(
-            TERM="xterm-color", CLICOLOR="1", FORCE_COLOR="1", CLICOLOR_FORCE="1", PAGER="cat", GIT_PAGER="cat"
+            TERM="xterm-color",
+            CLICOLOR="1",
+            FORCE_COLOR="1",
+            CLICOLOR_FORCE="1",
+            PAGER="cat",
+            GIT_PAGER="cat",
         )
 
     def init_virtualenv(self) -> None:

@@ -1,0 +1,103 @@
+"""Running the command of a program job: no shell, bytes or JSON in and out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from . import program
+from .failures import Unready
+from .store import Store
+
+__all__ = ["run_command"]
+
+#: Between Ray's own SIGTERM, which reaches the program too, and ours: two would run its handler twice.
+GRACE_SECONDS = 0.3
+
+
+def run_command(
+    store: Store, signer: Any, job_id: str, source: str, home: Path, given: dict[str, Any] | None
+) -> tuple[int, dict[str, Any] | None]:
+    """Run a program to its end.
+
+    Parameters
+    ----------
+    store : Store
+    signer : Signer
+    job_id : str
+    source : str
+        The command line.
+    home : pathlib.Path
+        An empty folder for what stands beside the program.
+    given : dict, optional
+        The record's field ``input``: ``{kind: "json"|"bytes", digest, size}``.
+
+    Returns
+    -------
+    int
+        Exit code; 128 + N for signal N.
+    dict or None
+        The same for what the program gave to ``write_output``.
+
+    Raises
+    ------
+    Unready
+        There is no such command.
+    """
+    environment = _environment(job_id, home)
+    if given:
+        path = home / ("input.json" if given["kind"] == "json" else "input.bin")
+        path.write_bytes(store.get_blob(given["digest"], given["size"]))
+        environment["RAYOFFLOAD_INPUT"] = str(path)
+    code = _run(source, environment)
+    for kind, name in (("json", "output.json"), ("bytes", "output.bin")):
+        path = home / "output" / name
+        if path.exists():
+            data = path.read_bytes()
+            digest = signer.digest(data)
+            store.put_blob(digest, memoryview(data))
+            return code, {"kind": kind, "digest": digest, "size": len(data)}
+    return code, None
+
+
+def _environment(job_id: str, home: Path) -> dict[str, str]:
+    (home / "output").mkdir()
+    (home / "lib").mkdir()
+    shutil.copyfile(program.__file__, home / "lib" / "rayoffload_job.py")
+    paths = [str(home / "lib"), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "RAYOFFLOAD_JOB": job_id,
+        "RAYOFFLOAD_OUTPUT": str(home / "output"),
+        "PYTHONPATH": os.pathsep.join(p for p in paths if p),
+    }
+
+
+def _run(source: str, environment: dict[str, str]) -> int:
+    words = shlex.split(source)
+    try:
+        process = subprocess.Popen(words, env=environment, start_new_session=True)
+    except (OSError, ValueError, IndexError) as error:
+        raise Unready(
+            {
+                "reason": "EnvironmentFailed",
+                "message": f"The program {words[0] if words else source!r} cannot be started: {error}",
+                "hint": "Give a command that the cluster has, or a path in the workspace",
+            }
+        ) from None
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        time.sleep(GRACE_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        code = process.wait()  # the guard ends it, should it ignore that
+    sys.stdout.flush()
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,129 @@
+"""Why a job failed, where it is not its cell's own exception; the shape is that of ``models.Failure``."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from .codec import WrongFormat
+from .files import BadPackage
+from .store import Missing, StoreDown, StoreNoAuth, StoreOutOfMemory, Tampered
+
+__all__ = ["CANCELLED", "NOT_THE_CELL", "Unready", "crash", "failure_of", "missing_library"]
+
+#: Exit codes of the runner.
+NOT_THE_CELL = 3
+CANCELLED = 143
+
+#: What those who read the record call the store's errors (names of the package's ``errors``), and what to do.
+_STORE: dict[type[Exception], tuple[str, str]] = {
+    Missing: ("Expired", "Run the cell again from its notebook: that sends everything anew"),
+    Tampered: (
+        "Forged",
+        "Nothing of it was used. Look into who else can write to the store, then run the cell again",
+    ),
+    WrongFormat: (
+        "FormatMismatch",
+        "Use the same version of jupyter_rayoffload and of Python here and there",
+    ),
+    StoreDown: ("StoreUnreachable", "Check that the cluster can reach the store, then run the cell again"),
+    StoreNoAuth: ("StoreRefused", "Check the connection file on the cluster's nodes"),
+    StoreOutOfMemory: ("StoreFull", "Delete old jobs, make outputs smaller, or give the store more memory"),
+}
+
+
+class Unready(Exception):
+    """The cell cannot be run; carries the failure."""
+
+    def __init__(self, failure: dict[str, Any]) -> None:
+        super().__init__(failure["message"])
+        self.failure = failure
+
+
+def failure_of(error: BaseException, doing: str) -> dict[str, Any]:
+    """Give the failure for an error that is not the cell's.
+
+    Parameters
+    ----------
+    error : BaseException
+    doing : str
+        What went on: ``loading the inputs``.
+    """
+    for kind, (reason, hint) in _STORE.items():
+        if isinstance(error, kind):
+            return {"reason": reason, "message": f"{_capital(doing)}: {error}", "hint": hint}
+    if isinstance(error, BadPackage):
+        hint = "Run the cell again: that packs the workspace anew"
+        return {"reason": "WorkspaceError", "message": f"{_capital(doing)}: {error}", "hint": hint}
+    library = missing_library(error)
+    if library:
+        return {
+            "reason": "MissingLibrary",
+            "message": f"{_capital(doing)}: the cluster has no module named {library!r}",
+            "hint": f"Add it with --pip {library.partition('.')[0]}, or use an image that has it",
+        }
+    return {
+        "reason": "EnvironmentFailed",
+        "message": f"{_capital(doing)} failed: {type(error).__name__}: {error}",
+        "hint": "Most often a library has another version there than here: pin it with --pip",
+    }
+
+
+def missing_library(error: BaseException | None) -> str:
+    """Give the module that could not be imported, if that is behind `error`; else ``""``."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, ModuleNotFoundError):
+            return error.name or str(error)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def crash(status: int, out_of_memory: bool) -> tuple[dict[str, Any], int]:
+    """Give failure and exit code for a cell's process that ended without a word.
+
+    Parameters
+    ----------
+    status : int
+        As ``os.waitpid`` gives it.
+    out_of_memory : bool
+        Whether the container has killed a process for want of memory meanwhile.
+    """
+    number = status & 0x7F
+    if number == signal.SIGKILL and out_of_memory:
+        failure = {
+            "reason": "OutOfMemory",
+            "message": "The cell's process was killed: its node has no more memory",
+            "hint": "Ask for more with --memory, or let the cell use less",
+        }
+    elif number == signal.SIGKILL:
+        failure = {
+            "reason": "JobCrashed",
+            "message": "The cell's process was killed (SIGKILL)",
+            "hint": "Most often the node ran out of memory: ask for more with --memory, or use less",
+        }
+    elif number:
+        failure = {
+            "reason": "JobCrashed",
+            "message": f"The cell's process was ended by signal {number} ({_signal_name(number)})",
+            "hint": "A library crashed, or someone ended the process; the log has its last words",
+        }
+    else:
+        failure = {
+            "reason": "JobCrashed",
+            "message": f"The cell's process ended with exit code {status >> 8} before the cell did",
+            "hint": "Something in the cell calls os._exit; what was printed until then is in the log",
+        }
+    return failure, 128 + number if number else (status >> 8 or NOT_THE_CELL)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

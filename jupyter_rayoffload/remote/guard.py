@@ -1,0 +1,434 @@
+"""The outer of the runner's two processes: it watches over the one that executes the cell.
+
+The cell may crash its process, hold the GIL for minutes, use up the memory or ignore every interrupt. This
+process does none of that, so there is always one that publishes what was printed, gives signs of life, stops the
+cell, ends its children, and says how the job ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection as Pair
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import processes
+from .capture import Pipe
+from .channel import Channel, Inbox
+from .connection import BadConnectionFile, Connection, read_connection
+from .failures import CANCELLED, NOT_THE_CELL, crash
+from .interrupt import Interrupt
+from .publisher import OUTPUT_LIMIT, PAUSE_SECONDS, Publisher
+from .pulse import Pulse
+from .run import STORE_PATIENCE, CellProcess
+from .state import ended_state, running_state
+from .store import Missing, Store, StoreFault, Tampered
+
+__all__ = ["run_job"]
+
+#: How long an interrupted cell may take to end, seconds. Ray kills the whole job RAY_JOB_STOP_WAIT_TIME_S
+#: (3 by default) after its stop, and the job's end must be written before.
+GRACE_SECONDS = 2.0
+#: The same for a cell that ran out of time: nobody else is waiting, and what it assigned may be large.
+TIMEOUT_GRACE_SECONDS = 10.0
+#: How long exit handlers and Ray's shutdown may take after the job's end was written, seconds.
+GOODBYE_SECONDS = 15.0
+#: How long what was started and left behind by a cell that ended well gets to end by itself, seconds.
+LEFTOVER_SECONDS = 0.5
+#: Exit code of a job that ran out of time; that of timeout(1).
+TIMED_OUT = 124
+
+
+@dataclass
+class _Stop:
+    """A stop that is under way."""
+
+    end: dict[str, Any]
+    deadline: float
+
+
+def run_job(job_id: str, attempt: int) -> int:
+    """Run one attempt of a job from its claim to its end.
+
+    Parameters
+    ----------
+    job_id : str
+    attempt : int
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    try:
+        connection = read_connection()
+    except BadConnectionFile as error:
+        print(f"rayoffload: {error}", file=sys.stderr)
+        return NOT_THE_CELL
+    home = Path(tempfile.mkdtemp(prefix="rayoffload-"))  # mode 0700
+    try:
+        return _run(connection, job_id, attempt, home)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _run(connection: Connection, job_id: str, attempt: int, home: Path) -> int:
+    processes.adopt_orphans()
+    ours, theirs = multiprocessing.Pipe()
+    pipes = [Pipe("stdout", 1), Pipe("stderr", 2)]
+    # Forked before the first thread, and before it is known whether this attempt is ours: the cell's process
+    # makes itself ready meanwhile.
+    parent = os.getpid()
+    cell = os.fork()
+    if not cell:
+        ours.close()
+        _be_the_cell(connection, theirs, pipes, home, parent)
+    theirs.close()
+    store = connection.open_store(STORE_PATIENCE)
+    try:
+        record = _claim(store, job_id, attempt)
+    except (StoreFault, Tampered) as error:
+        print(f"rayoffload: job {job_id} cannot be run: {error}", file=sys.stderr)
+        return NOT_THE_CELL
+    if isinstance(record, str):
+        print(f"rayoffload: attempt {attempt} of job {job_id} is not run here: {record}")
+        return 0
+    impatient = connection.open_store(0.0)
+    return Guard(store, impatient, job_id, attempt, record, cell, ours, pipes).run()
+
+
+def _be_the_cell(connection: Connection, pair: Pair, pipes: list[Pipe], home: Path, parent: int) -> NoReturn:
+    """Become the process that executes the cell."""
+    try:
+        processes.die_with_parent(parent)
+        for pipe in pipes:
+            pipe.attach()
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        interrupt = Interrupt()
+        interrupt.install()
+        process = CellProcess(connection, Channel(pair), interrupt, home)
+        try:
+            order = pair.recv_bytes()
+        except EOFError:  # not ours to run
+            os._exit(0)
+        process.run(json.loads(order))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(NOT_THE_CELL)
+
+
+def _claim(store: Store, job_id: str, attempt: int) -> dict[str, Any] | str:
+    """Take the attempt; give its record, or why it is not to be run."""
+    record = store.read(job_id)
+    if record is None or "spec" not in record:
+        return "the store has no such job"
+    state = record.get("state") or {}
+    if (state.get("attempt") or 0) > attempt:
+        return f"attempt {state['attempt']} has taken its place"
+    if (record.get("end") or {}).get("attempt", 0) >= attempt:
+        return "it has ended"
+    if state.get("phase") == "cancelled":
+        return "it was cancelled"
+    try:
+        taken = store.claim(job_id, attempt, f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}")
+    except Missing:
+        return "the store has no such job"
+    return record if taken else "somebody else has it, or it was taken back"
+
+
+class Guard:
+    """Watches over one cell; the parameters are what :func:`run_job` has made.
+
+    Parameters
+    ----------
+    store, impatient : Store
+    job_id : str
+    attempt : int
+    record : Mapping
+        The store's record of the job.
+    cell : int
+        Id of the process that will execute the cell.
+    pair : multiprocessing.connection.Connection
+    pipes : list of Pipe
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        impatient: Store,
+        job_id: str,
+        attempt: int,
+        record: Mapping[str, Any],
+        cell: int,
+        pair: Pair,
+        pipes: list[Pipe],
+    ) -> None:
+        self._store, self._job_id, self._attempt = store, job_id, attempt
+        self._spec: Mapping[str, Any] = record["spec"]
+        self._state: dict[str, Any] = dict(record.get("state") or {})
+        self._cell, self._pair, self._pipes = cell, pair, pipes
+        self._inbox: Inbox | None = Inbox(pair)
+        writer = _submission_id() or f"{job_id}-{attempt}"
+        limit = int(os.environ.get("RAYOFFLOAD_OUTPUT_LIMIT") or OUTPUT_LIMIT)
+        self._publisher = Publisher(
+            lambda number, messages: impatient.append(job_id, writer, number, messages), (StoreFault,), limit
+        )
+        self._pulse = Pulse(impatient, job_id, self._publisher, self._on_request)
+        self._writer = writer
+        self._ooms = processes.oom_kills()
+        self._wake, self._waker = os.pipe()
+        self._signal = 0
+        self._requested = False
+        self._stop: _Stop | None = None
+        self._status: int | None = None
+        self._end: dict[str, Any] | None = None
+        self._quiet_until = 0.0
+        self._times_out: float | None = None
+
+    # ------------------------------------------------------------------ from begin to end
+
+    def run(self) -> int:
+        """Let the cell run, and give the exit code."""
+        self._listen()
+        mismatch = self._mismatch()
+        if mismatch:
+            return self._conclude({"phase": "failed", "exit_code": NOT_THE_CELL, "failure": mismatch})
+        self._begin()
+        while self._status is None and self._end is None and not self._overdue():
+            self._step()
+        return self._conclude(self._verdict())
+
+    def _listen(self) -> None:
+        os.set_blocking(self._wake, False)
+        os.set_blocking(self._waker, False)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that it wakes us
+
+    def _mismatch(self) -> dict[str, Any] | None:
+        """Whether the job was made by another Python: its pickles do not cross minor versions."""
+        wanted = ".".join(((self._spec.get("versions") or {}).get("python") or "").split(".")[:2])
+        here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        if not wanted or wanted == here or self._spec.get("kind") == "program":
+            return None
+        return {
+            "reason": "ClusterMismatch",
+            "message": f"The notebook has Python {wanted}, the cluster Python {here}: values cannot cross",
+            "hint": f"Use a cluster image with Python {wanted}",
+        }
+
+    def _begin(self) -> None:
+        session = _session()
+        first = {
+            "phase": "running",
+            "pid": self._cell,
+            "host": socket.gethostname(),
+            "python": sys.version.split()[0],
+            "submission": self._writer,
+            "session": session,
+            "attempt": self._attempt,
+        }
+        self._publisher.put("phase", first)
+        self._state = running_state(self._state, self._attempt, session)
+        with contextlib.suppress(StoreFault, Tampered):
+            self._store.write_state(self._job_id, self._state)
+        self._pulse.start()
+        timeout = (self._spec.get("options") or {}).get("timeout")
+        if timeout:
+            self._times_out = time.monotonic() + timeout
+        with contextlib.suppress(OSError):
+            self._pair.send_bytes(json.dumps(self._spec).encode())
+
+    def _step(self) -> None:
+        """Wait for something to happen, and deal with it."""
+        now = time.monotonic()
+        quiet = now < self._quiet_until
+        room = self._publisher.has_room()
+        sources: list[Any] = [self._wake]
+        if self._inbox and room:
+            sources.append(self._inbox)
+        if room and not quiet:
+            sources += self._pipes
+        ready = select.select(sources, [], [], self._patience(now, quiet or not room))[0]
+        if self._wake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+        if any(pipe in ready for pipe in self._pipes):
+            self._drain()
+            # More comes soon, most likely; a read for every line would cost the cell its core.
+            self._quiet_until = time.monotonic() + PAUSE_SECONDS / 2
+        if self._inbox and self._inbox in ready:
+            self._take()
+        self._status = processes.reap().get(self._cell)
+        self._look_for_stop()
+
+    def _patience(self, now: float, quiet: bool) -> float:
+        until = [now + (PAUSE_SECONDS / 2 if quiet else 3600.0)]
+        if self._times_out and not self._stop:
+            until.append(self._times_out)
+        if self._stop:
+            until.append(self._stop.deadline)
+        return max(0.0, min(until) - now)
+
+    # ------------------------------------------------------------------ what the cell says
+
+    def _drain(self) -> None:
+        for pipe in self._pipes:
+            self._publisher.stream(pipe.name, pipe.drain())
+
+    def _take(self) -> None:
+        """Take one message; what was printed before it goes first."""
+        assert self._inbox is not None
+        message, size = self._inbox.take()
+        self._drain()
+        if message is None:
+            self._inbox = None
+            return
+        kind, content = message["type"], message["content"]
+        if kind == "end":
+            self._end = content
+        elif kind == "log":
+            _log(2, content["text"])
+        elif kind != "sync":
+            self._publisher.put(kind, content, size)
+            _log_display(kind, content)
+        self._inbox.acknowledge()
+
+    # ------------------------------------------------------------------ stopping
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._signal = self._signal or number
+
+    def _on_request(self, request: dict[str, Any]) -> None:
+        """Take a request that lay in the store; on the pulse's thread."""
+        self._requested = True
+        with contextlib.suppress(OSError):
+            os.write(self._waker, b"!")
+
+    def _look_for_stop(self) -> None:
+        if self._stop or self._status is not None or self._end is not None:
+            return
+        now = time.monotonic()
+        if self._signal or self._requested:
+            code = 128 + self._signal if self._signal else CANCELLED
+            self._stop = _Stop({"phase": "cancelled", "exit_code": code}, now + GRACE_SECONDS)
+        elif self._times_out and now >= self._times_out:
+            failure = {
+                "reason": "JobTimedOut",
+                "message": f"The cell ran longer than its limit of {self._spec['options']['timeout']:g} s",
+                "hint": "Give it more time with --timeout, or none by leaving it out",
+            }
+            end = {"phase": "failed", "exit_code": TIMED_OUT, "failure": failure}
+            self._stop = _Stop(end, now + TIMEOUT_GRACE_SECONDS)
+        if self._stop:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._cell, signal.SIGINT)
+
+    def _overdue(self) -> bool:
+        return self._stop is not None and time.monotonic() >= self._stop.deadline
+
+    # ------------------------------------------------------------------ the end
+
+    def _verdict(self) -> dict[str, Any]:
+        """Say how the job ended; a stopped one was stopped, whatever its cell made of it."""
+        if self._stop:
+            said = {k: v for k, v in (self._end or {}).items() if k not in ("failure", "result")}
+            return {**said, **self._stop.end}
+        if self._end is not None:
+            return self._end
+        assert self._status is not None
+        failure, code = crash(self._status, processes.oom_kills() > self._ooms)
+        return {"phase": "failed", "exit_code": code, "failure": failure}
+
+    def _conclude(self, end: dict[str, Any]) -> int:
+        """Write how the job ended, and leave no process behind."""
+        if self._end is None or self._stop:
+            processes.kill_descendants()
+        self._pulse.stop()
+        for pipe in self._pipes:
+            self._publisher.stream(pipe.name, pipe.finish())
+        self._publisher.flush(STORE_PATIENCE)
+        end = {"t": time.time(), "attempt": self._attempt, "lines": self._publisher.lines, **end}
+        self._write(end)
+        self._publisher.put("phase", end)
+        if not self._publisher.flush(STORE_PATIENCE):
+            _log(2, f"rayoffload: the store was away too long: {self._publisher.trouble}\n")
+        self._see_off()
+        return int(end["exit_code"])
+
+    def _write(self, end: dict[str, Any]) -> None:
+        try:
+            self._store.write(self._job_id, "end", end)
+            record = self._store.read(self._job_id) or {}
+            state = ended_state(record.get("state") or self._state, end)
+            self._store.write_state(self._job_id, state)
+        except (StoreFault, Tampered) as error:
+            _log(2, f"rayoffload: the end of job {self._job_id} could not be written: {error}\n")
+
+    def _see_off(self) -> None:
+        """Let the cell's process end in order, for a while; what it still prints is for Ray's log alone."""
+        deadline = time.monotonic() + GOODBYE_SECONDS
+        while self._status is None and self._end is not None and not self._stop:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            sources: list[Any] = [self._wake, *self._pipes]
+            select.select(sources, [], [], min(left, 0.5))
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+            for pipe in self._pipes:
+                pipe.drain()
+            self._status = processes.reap().get(self._cell)
+            if self._signal:
+                break
+        processes.kill_descendants(LEFTOVER_SECONDS)
+
+
+def _submission_id() -> str:
+    """Give Ray's id of this submission; ``""`` outside Ray."""
+    try:
+        config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+        return str((config.get("metadata") or {}).get("job_submission_id") or "")
+    except ValueError:
+        return ""
+
+
+def _session() -> str:
+    """Give Ray's session name, by the folder of the log that this process writes to; ``""`` outside Ray."""
+    try:
+        match = re.search(r"/(session_[^/]+)/", os.readlink("/proc/self/fd/1"))
+    except OSError:
+        return ""
+    return match[1] if match else ""
+
+
+def _log(descriptor: int, text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(descriptor, text.encode("utf-8", "replace"))
+
+
+def _log_display(kind: str, content: Mapping[str, Any]) -> None:
+    """Let Ray's own log show what a terminal would: the text of a display, and the traceback."""
+    if kind == "error":
+        _log(2, "\n".join(content["traceback"]) + "\n")
+    elif kind in ("display_data", "execute_result"):
+        text = content["data"].get("text/plain")
+        if isinstance(text, str):
+            _log(1, text + "\n")

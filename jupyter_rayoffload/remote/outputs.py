@@ -1,0 +1,157 @@
+"""What the cell assigned, changed and deleted, found by comparing the namespace before and after."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import types
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from .codec import fingerprint
+
+__all__ = ["Before", "imports_of"]
+
+#: IPython's own names: prompts and their caches.
+_OWN = re.compile(r"_+|_i+|_i?\d+|In|Out|_oh|_dh|_ih|_exit_code|exit|quit|get_ipython|__\w+__")
+
+
+class Before:
+    """The namespace as it was before the cell.
+
+    Parameters
+    ----------
+    namespace : dict
+        The runner's own.
+    inputs : collection of str
+        Names that were sent.
+    maybe : collection of str
+        Inputs that the cell may change in place: they count as changed if their pickle differs afterwards.
+    tree : ast.Module, optional
+        The cell; None if it has a syntax error.
+    """
+
+    def __init__(
+        self,
+        namespace: dict[str, Any],
+        inputs: Collection[str] = (),
+        maybe: Collection[str] = (),
+        tree: ast.Module | None = None,
+    ) -> None:
+        self._namespace = namespace
+        self._values = {name: _hold(value) for name, value in namespace.items()}
+        self._inputs = frozenset(inputs)
+        self._certain = _surely_assigned(tree) if tree else frozenset[str]()
+        # What the cell surely assigns needs no fingerprint; one costs a pass over the whole value.
+        self._prints = {
+            name: self._print(namespace[name])
+            for name in maybe
+            if name in namespace and name in self._inputs and name not in self._certain
+        }
+
+    def changed(self) -> list[str]:
+        """Give the names that the cell bound, rebound or changed, in the order of the namespace."""
+        return [n for n, v in list(self._namespace.items()) if not _OWN.fullmatch(n) and self._differs(n, v)]
+
+    def deleted(self) -> list[str]:
+        """Give the inputs that the cell deleted."""
+        return sorted(n for n in self._inputs if n in self._values and n not in self._namespace)
+
+    def _differs(self, name: str, value: Any) -> bool:
+        if name not in self._values or self._values[name]() is not value:
+            return True
+        # Same object: `xs += [1]` and `df = grow(df)` may have changed it in place.
+        if name in self._inputs and name in self._certain:
+            return True
+        return name in self._prints and self._prints[name] != self._print(value)
+
+    def _print(self, value: Any) -> bytes | None:
+        try:
+            return fingerprint(value, self._namespace)
+        except Exception:  # what cannot be pickled cannot be compared; nor could it travel
+            return None
+
+
+def _hold(value: Any) -> Callable[[], Any]:
+    """Remember an object without keeping it alive where that is possible: the cell may drop a large one."""
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return lambda: value
+
+
+def _surely_assigned(tree: ast.Module) -> frozenset[str]:
+    """Give the names that the cell's own statements assign, by name or by item, outside any branch."""
+    names = set()
+    for statement in tree.body:
+        targets: list[ast.expr] = []
+        if isinstance(statement, ast.Assign):
+            targets = list(statement.targets)
+        elif isinstance(statement, (ast.AugAssign, ast.AnnAssign)) and statement.value is not None:
+            targets = [statement.target]
+        while targets:
+            target = targets.pop()
+            if isinstance(target, (ast.Tuple, ast.List)):
+                targets += target.elts
+            elif isinstance(target, ast.Starred):
+                targets.append(target.value)
+            elif isinstance(target, (ast.Subscript, ast.Attribute)):
+                targets.append(target.value)
+            elif isinstance(target, ast.Name):
+                names.add(target.id)
+    return frozenset(names)
+
+
+def imports_of(tree: ast.Module | None, values: Mapping[str, Any]) -> dict[str, list[str | None]]:
+    """Give those of `values` that an import binds: they are imported again where they land, not pickled.
+
+    Parameters
+    ----------
+    tree : ast.Module, optional
+        The cell.
+    values : Mapping
+        Names that the cell bound.
+
+    Returns
+    -------
+    dict
+        Name to ``[module, attribute or None]``.
+    """
+    found: dict[str, list[str | None]] = {}
+    for name, value in values.items():
+        if isinstance(value, types.ModuleType) and sys.modules.get(value.__name__) is value:
+            found[name] = [value.__name__, None]
+    for module, attribute, bound in _from_imports(tree):
+        names = [bound] if bound else list(values)  # a star may have bound any of them
+        for name in names:
+            if (
+                name not in found
+                and name in values
+                and _is_attribute(module, attribute or name, values[name])
+            ):
+                found[name] = [module, attribute or name]
+    return found
+
+
+def _from_imports(tree: ast.Module | None) -> Iterator[tuple[str, str, str]]:
+    """Give (module, attribute, name) of each ``from`` import outside functions; a star has the first alone."""
+    queue: list[ast.AST] = [tree] if tree else []
+    while queue:
+        node = queue.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                star = alias.name == "*"
+                yield node.module, "" if star else alias.name, "" if star else alias.asname or alias.name
+        queue += ast.iter_child_nodes(node)
+
+
+def _is_attribute(module: str, attribute: str, value: Any) -> bool:
+    loaded = sys.modules.get(module)
+    return loaded is not None and getattr(loaded, attribute, _NOTHING) is value
+
+
+_NOTHING = object()

@@ -1,0 +1,399 @@
+"""The process that executes the cell: folder, inputs, cell, outputs. :mod:`.guard` watches over it."""
+
+from __future__ import annotations
+
+import ast
+import atexit
+import contextlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import failures
+from .channel import Channel
+from .codec import Frozen, freeze, thaw
+from .command import run_command
+from .connection import Connection
+from .failures import Unready, failure_of
+from .files import Folder, limits
+from .interrupt import Interrupt
+from .on_import import prepare_libraries
+from .outputs import Before, imports_of
+from .processes import limit_memory, unlimit_memory
+from .shell import CellError, Outcome, make_shell
+from .store import Missing
+
+__all__ = ["STORE_PATIENCE", "CellProcess"]
+
+#: How long a call of the runner bears a store that does not answer, seconds: it has nobody else to go to.
+STORE_PATIENCE = 600.0
+#: The names of a call's own parts among its inputs.
+CALL = ("function", "args", "kwargs")
+#: How far a chain of unchanged inputs is followed from job to job.
+CHAIN = 100
+
+
+class CellProcess:
+    """Runs one job, and tells the guard how it ended.
+
+    Parameters
+    ----------
+    connection : Connection
+    channel : Channel
+    interrupt : Interrupt
+    home : pathlib.Path
+        A folder for everything of this job; the guard removes it.
+    """
+
+    def __init__(self, connection: Connection, channel: Channel, interrupt: Interrupt, home: Path) -> None:
+        self._signer = connection.signer
+        self._store = connection.open_store(STORE_PATIENCE)
+        self._channel, self._interrupt, self._home = channel, interrupt, home
+        self._pid = os.getpid()
+        _Stream.install(channel)
+        prepare_libraries()
+        self._shell = make_shell(str(_made(home / "ipython")), channel.tell)
+        self._spec: dict[str, Any] = {}
+
+    def run(self, spec: dict[str, Any]) -> NoReturn:
+        """Execute a job and end the process."""
+        self._spec = spec
+        code = failures.NOT_THE_CELL
+        try:
+            end = self._execute()
+            code = end["exit_code"]
+            self._flush()
+            if os.getpid() == self._pid:
+                self._channel.tell("end", end)
+                _say_goodbye()
+        except KeyboardInterrupt:  # the guard, who asked for it, says how the job ended
+            pass
+        except BaseException:  # the guard sees that this process ends without a word
+            self._channel.tell("log", {"text": traceback.format_exc()})
+        finally:
+            with contextlib.suppress(Exception):
+                self._flush()
+            os._exit(code)
+
+    def _execute(self) -> dict[str, Any]:
+        kind = self._spec.get("kind") or "cell"
+        doing = ["making the working folder"]
+        try:
+            folder = self._make_folder()
+            if kind == "program":
+                return self._run_program(folder)
+            doing.append("loading the inputs")
+            inputs = self._load_inputs()
+            doing.append("running the cell")
+            run = self._run_call if kind == "callable" else self._run_cell
+            end = run(inputs)
+            doing.append("storing the files")
+            end.update(self._files(folder))
+            return end
+        except Unready as error:
+            failure = error.failure
+        except KeyboardInterrupt:
+            raise
+        except Exception as error:
+            failure = failure_of(error, doing[-1])
+            self._channel.tell("log", {"text": traceback.format_exc()})  # perhaps a slip of ours
+        return {"phase": "failed", "exit_code": failures.NOT_THE_CELL, "failure": failure}
+
+    # ------------------------------------------------------------------ before
+
+    def _make_folder(self) -> Folder:
+        work = Folder(_made(self._home / "work"))
+        if self._spec.get("package"):
+            self._unpack(self._spec["package"], work)
+        modules = []
+        for number, name in enumerate(self._spec.get("modules") or ()):
+            module = Folder(_made(self._home / f"modules{number}"))
+            self._unpack(name, module)
+            modules.append(str(module.root))
+        _enter(str(work.root), modules)
+        return work
+
+    def _unpack(self, name: str, folder: Folder) -> None:
+        archive = self._home / "package.zip"
+        self._store.get_package(name, archive)
+        folder.unpack(archive)
+        archive.unlink()
+
+    def _load_inputs(self) -> dict[str, Any]:
+        job, namespace = self._spec["id"], self._shell.user_ns
+        after = self._spec.get("after") or {}
+        values: dict[str, Any] = {}
+        sources: dict[str, dict[str, str]] = {}
+        for name, place in after.items():
+            source, _, there = place.partition("#")
+            sources.setdefault(source, {})[name] = there or name
+        for source, names in sources.items():
+            values.update(self._from_job(source, names, CHAIN))
+        if any(v["name"] not in after for v in self._spec.get("inputs") or ()):
+            values.update(self._store.get_payload(job, "inputs", namespace))
+        namespace.update(
+            {n: v for n, v in values.items() if self._spec.get("kind") != "callable" or n not in CALL}
+        )
+        return values
+
+    def _from_job(self, job: str, names: dict[str, str], depth: int) -> dict[str, Any]:
+        """Read outputs of another job, by their names there; what it did not change, it has as inputs."""
+        namespace, wanted = self._shell.user_ns, dict(names)
+        found: dict[str, Any] = {}
+        for slot in ("outputs", "inputs"):
+            with contextlib.suppress(Missing):
+                stored = {v["name"] for v in self._store.peek_payload(job, slot)["values"]}
+                here = {n: t for n, t in wanted.items() if t in stored}
+                if here:
+                    values = self._store.get_payload(job, slot, namespace, list(here.values()))
+                    found.update({n: values[t] for n, t in here.items()})
+                    wanted = {n: t for n, t in wanted.items() if n not in here}
+        if not wanted:
+            return found
+        record = self._store.read(job) or {}
+        imports = (record.get("end") or {}).get("imports") or {}
+        after = (record.get("spec") or {}).get("after") or {}
+        for name, there in wanted.items():
+            if there in imports:
+                found[name] = _imported(*imports[there])
+            elif there in after and depth:
+                source, _, earlier = after[there].partition("#")
+                found.update(self._from_job(source, {name: earlier or there}, depth - 1))
+            else:
+                raise Missing(f"`{there}` of job {job} is not, or no longer, in the store")
+        return found
+
+    # ------------------------------------------------------------------ the three kinds
+
+    def _run_cell(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        spec, shell = self._spec, self._shell
+        names = set(inputs)
+        inputs.clear()  # the namespace alone keeps them: what the cell drops is free
+        tree = self._tree()
+        chosen = (spec.get("options") or {}).get("outputs")
+        maybe = set(spec.get("watched") or ()) | set(spec.get("expected") or ()) if chosen is None else set()
+        before = Before(shell.user_ns, names, maybe, tree)
+        outcome = self._limited(
+            lambda: shell.run_source(
+                spec["source"], self._interrupt, spec.get("cell_line") or "", spec.get("count")
+            )
+        )
+        return {**self._ended(outcome), **self._outputs(before, tree, chosen, outcome)}
+
+    def _run_call(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        function, args, kwargs = (inputs.pop(name) for name in CALL)
+        inputs.clear()
+        outcome = self._limited(lambda: self._shell.run_call(function, args, kwargs, self._interrupt))
+        end = self._ended(outcome)
+        if outcome.error is None:
+            end["result"] = self._result(outcome.value)
+        return end
+
+    def _run_program(self, folder: Folder) -> dict[str, Any]:
+        job = self._spec["id"]
+        given = (self._store.read(job) or {}).get("input")
+        home = _made(self._home / "program")
+        code, result = run_command(self._store, self._signer, job, self._spec["source"], home, given)
+        end: dict[str, Any] = {"phase": "failed" if code else "succeeded", "exit_code": code}
+        if code:
+            end["failure"] = {
+                "reason": "JobCrashed",
+                "message": f"The program ended with exit code {code}",
+                "hint": "The log has its last words",
+            }
+        if result:
+            end["result"] = result
+        return {**end, **self._files(folder)}
+
+    def _limited(self, run: Callable[[], Outcome]) -> Outcome:
+        memory = self._memory()
+        if not memory:
+            return run()
+        limit_memory(memory)
+        try:
+            return run()
+        finally:
+            unlimit_memory()
+
+    def _memory(self) -> int:
+        """Give the bytes that the cell may use; 0 where Ray or Kubernetes limits it, or nobody."""
+        if os.environ.get("RAYOFFLOAD_MEMORY_LIMIT") != "1":
+            return 0
+        resources = (self._spec.get("options") or {}).get("resources") or {}
+        return int(resources.get("memory") or 0)
+
+    # ------------------------------------------------------------------ after
+
+    def _ended(self, outcome: Outcome) -> dict[str, Any]:
+        error = outcome.error
+        if error is None:
+            return {"phase": "succeeded", "exit_code": 0}
+        end: dict[str, Any] = {"phase": "failed", "exit_code": 1, "failure": self._failure(error)}
+        if self._put_error(error.error):
+            end["error_slot"] = "error"
+        return end
+
+    def _failure(self, error: CellError) -> dict[str, Any]:
+        failure: dict[str, Any] = {"traceback": error.traceback}
+        if error.line:
+            failure["line"] = error.line
+        memory = self._memory()
+        if memory and isinstance(error.error, MemoryError):
+            return failure | {
+                "reason": "OutOfMemory",
+                "message": f"The cell needed more than the {memory / 2**30:.3g} GiB that it asked for",
+                "hint": "Ask for more with --memory, or let the cell use less",
+            }
+        return failure | {"ename": error.ename, "evalue": error.evalue}
+
+    def _put_error(self, error: BaseException) -> bool:
+        """Store the exception itself, if it can be rebuilt."""
+        try:
+            frozen = self._freeze({"error": error})
+            # A classic: it can be written and not be read, for its constructor wants other arguments.
+            thaw(frozen.graph, [b.data for b in frozen.buffers], dict(self._shell.user_ns), ["error"])
+            self._store.put_payload(self._spec["id"], "error", frozen)
+        except Exception:
+            return False
+        return True
+
+    def _outputs(
+        self, before: Before, tree: ast.Module | None, chosen: list[str] | None, outcome: Outcome
+    ) -> dict[str, Any]:
+        namespace = self._shell.user_ns
+        names = before.changed() if chosen is None else [n for n in chosen if n in namespace]
+        values = {name: namespace[name] for name in names}
+        imports = imports_of(tree, values)
+        pickled = {name: value for name, value in values.items() if name not in imports}
+        frozen = self._freeze(pickled, skip=True, changed=list(pickled))
+        if frozen.values:
+            self._store.put_payload(self._spec["id"], "outputs", frozen)
+        listed = {v["name"]: v for v in frozen.values}
+        listed.update({n: _value(n, "module" if not a else f"{m}.{a}") for n, (m, a) in imports.items()})
+        listed.update({n: _refused(n, reason) for n, reason in frozen.refused.items()})
+        order = [n for n in names if n in listed] if chosen is None else chosen
+        end: dict[str, Any] = {
+            "outputs": [listed.get(n) or _refused(n, "the cell never bound it") for n in order]
+        }
+        if imports:
+            end["imports"] = imports
+        if before.deleted():
+            end["deleted"] = before.deleted()
+        if outcome.value is not None:
+            sent = {v["name"] for v in frozen.values} | set(imports)
+            same = [n for n in values if n in sent and values[n] is outcome.value]
+            end["result"] = {"name": same[0]} if same else self._result(outcome.value)
+        return end
+
+    def _result(self, value: Any) -> dict[str, Any]:
+        """Store the value of the last expression, or of the call."""
+        frozen = self._freeze({"result": value}, skip=True)
+        if frozen.refused:
+            return {"reason": frozen.refused["result"]}
+        self._store.put_payload(self._spec["id"], "result", frozen)
+        return {"slot": "result", "type": frozen.values[0]["type"], "size": frozen.values[0]["size"]}
+
+    def _freeze(self, values: dict[str, Any], skip: bool = False, changed: list[str] | None = None) -> Frozen:
+        return freeze(values, self._shell.user_ns, self._signer, copy=False, skip=skip, changed=changed or ())
+
+    def _files(self, folder: Folder) -> dict[str, Any]:
+        fetch = (self._spec.get("options") or {}).get("fetch") or ()
+        changes = folder.changes(fetch, *limits(os.environ))
+        end: dict[str, Any] = {}
+        if changes.files:
+            end["files"] = changes.files
+        if changes.more:
+            end["files_more"] = changes.more
+        if changes.deleted:
+            end["files_deleted"] = changes.deleted
+        if changes.travel:
+            archive = self._home / "files.zip"
+            folder.pack(changes.travel, archive)
+            name = self._signer.digest(archive.read_bytes())
+            self._store.put_package(name, archive)
+            end["files_package"] = name
+        return end
+
+    def _tree(self) -> ast.Module | None:
+        try:
+            return ast.parse(str(self._shell.transform_cell(self._spec["source"])))
+        except (SyntaxError, ValueError):
+            return None
+
+    def _flush(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+
+
+class _Stream(io.TextIOWrapper):
+    """``sys.stdout`` or ``sys.stderr`` of the cell.
+
+    What is printed is written at once: it is out of this process, whatever kills it.
+    """
+
+    channel: Channel
+    last: _Stream | None = None
+
+    @classmethod
+    def install(cls, channel: Channel) -> None:
+        """Make both streams."""
+        cls.channel = channel
+        for name, number in (("stdout", 1), ("stderr", 2)):
+            file = open(number, "wb", buffering=0, closefd=False)
+            stream = cls(file, encoding="utf-8", errors="backslashreplace", write_through=True)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+    def write(self, text: str) -> int:
+        """Write; after a change of streams only when the guard has what the other one got before."""
+        if _Stream.last is not self:
+            _Stream.last = self
+            self.channel.tell("sync")
+        return super().write(text)
+
+
+def _enter(work: str, modules: list[str]) -> None:
+    """Make the private folder the current one, in place of the one that Ray shares between jobs."""
+    shared = {os.path.realpath(os.getcwd()), ""}
+    sys.path[:] = [work, *modules, *(p for p in sys.path if p and os.path.realpath(p) not in shared)]
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    kept = [p for p in inherited if p and os.path.realpath(p) not in shared]
+    os.environ["PYTHONPATH"] = os.pathsep.join([work, *modules, *kept])
+    os.chdir(work)
+    sys.argv = [""]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def _imported(module: str, attribute: str | None) -> Any:
+    import importlib
+
+    loaded = importlib.import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded
+
+
+def _value(name: str, type: str) -> dict[str, Any]:
+    return {"name": name, "type": type}
+
+
+def _refused(name: str, reason: str) -> dict[str, Any]:
+    return {"name": name, "state": "cannot travel", "reason": reason}
+
+
+def _say_goodbye() -> None:
+    """End in order what the cell began: its exit handlers, then Ray's connection."""
+    ray = sys.modules.get("ray")
+    if ray is not None:
+        atexit.unregister(ray.shutdown)  # as an exit handler it sleeps half a second
+    with contextlib.suppress(Exception):
+        atexit._run_exitfuncs()
+    if ray is not None and ray.is_initialized():
+        with contextlib.suppress(Exception):
+            ray.shutdown()

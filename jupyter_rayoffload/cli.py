@@ -221,9 +221,9 @@ def _check_redis() -> str:
 
 
 def _check_settings() -> str:
-    from .config import load_config
+    from .config import RayOffload
 
-    config = load_config()
+    config = RayOffload.load()
     return f"backend {config.backend}, owner {config.owner}"
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from .job import Session
+    from .panel import ClusterPanel
 
 __all__ = ["CLUSTER_VERBS", "show_panel"]
 
@@ -98,15 +99,21 @@ def show_panel(session: Session, shell: InteractiveShell) -> Any:
         return None
     from .panel import ClusterPanel
 
-    offloader = session.offloader
-    return ClusterPanel(
-        info,
-        start=lambda: session.start(offloader.connect()),
-        stop=lambda: session.start(offloader.down()),
-        watch=lambda update: session.start(_watch(session, update)),
-    )
+    panel = ClusterPanel(info, can=("start", "delete"))
+    doing = {"start": session.offloader.connect, "delete": session.offloader.down}
+
+    def on_intent(verb: str, options: dict[str, Any]) -> None:
+        if verb in doing:
+            session.start(doing[verb]())
+
+    panel.on_intent(on_intent)
+    session.start(_watch(session, panel))
+    return panel
 
 
-async def _watch(session: Session, update: Callable[[ClusterInfo], None]) -> None:
+async def _watch(session: Session, panel: ClusterPanel) -> None:
+    """Keep the panel up to date for as long as its page may be open."""
     async for info in session.offloader.backend.watch("default"):
-        update(info)
+        if panel.comm is None:
+            return
+        panel.update(info)

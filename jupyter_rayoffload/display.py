@@ -29,9 +29,9 @@ METADATA = "rayoffload"
 
 
 def _shell() -> InteractiveShell | None:
-    from IPython import get_ipython  # type: ignore[attr-defined]
+    from IPython import get_ipython
 
-    shell: InteractiveShell | None = get_ipython()  # type: ignore[no-untyped-call]
+    shell: InteractiveShell | None = get_ipython()
     return shell
 
 
@@ -39,7 +39,7 @@ def record_bundle(job: Job, with_outputs: bool = True) -> dict[str, Any]:
     """Give the static mimebundle of a job as it is now."""
     total = job.spool.total
     tail = job.spool.lines(total - TAIL_LINES, total)
-    outputs = job.displays.to_json() if with_outputs else ()
+    outputs = list(job.displays.outputs) if with_outputs else ()
     return dict(bundle(job.record, outputs, tail, total))
 
 
@@ -50,7 +50,7 @@ def show(job: Job) -> None:
         job.quiet = False
         return
     if getattr(shell, "kernel", None) is None:
-        print(record_text(job.record, job.spool.lines(0, job.spool.total)))
+        print(record_text(job.record, job.displays.outputs, job.spool.lines(0, job.spool.total)))
     elif job.done():
         publish_record(job, shell)
     else:
@@ -86,7 +86,7 @@ class _LivePanel:
     def open(self) -> None:
         """Show the panel, and follow the job from now on."""
         data, metadata = live_bundle(self._job.record), {METADATA: {"job": self._job.id, "phase": "live"}}
-        view = self._panel._repr_mimebundle_() or {}
+        view: Any = self._panel._repr_mimebundle_() or {}
         widget, widget_metadata = view if isinstance(view, tuple) else (view, {})
         transient = {"display_id": self._id}
         self._publisher.publish({**widget, **data}, {**widget_metadata, **metadata}, transient=transient)
@@ -104,7 +104,7 @@ class _LivePanel:
         if intent == "cancel":
             self._job.cancel_soon()
         elif intent == "rerun":
-            self._job.rerun_soon(**content)
+            self._job.rerun_soon(content)
 
     def _on_event(self, record: JobRecord, event: Event) -> None:
         if event.type == "stream":
@@ -119,9 +119,9 @@ class _LivePanel:
         if self._text:
             text, self._text = "".join(self._text), []
             self._panel.write("stdout", text)
-        if self._job.displays_seen != self._displays:
-            self._displays = self._job.displays_seen
-            self._panel.outputs = self._job.displays.to_json()
+        if self._job.displays.version != self._displays:
+            self._displays = self._job.displays.version
+            self._panel.outputs = list(self._job.displays.outputs)
         self._panel.update(self._job.record)
         if self._job.record.phase.ended:
             self._replace()

@@ -134,6 +134,10 @@ class Session:
         job._task = self.start(offloader.run(draft, course))
         return job
 
+    async def relaunch(self, record: JobRecord, options: JobOptions) -> Job:
+        """Start a job again from its frozen inputs; on the loop thread."""
+        return self.launch(await self.offloader.rerun_draft(record, options))
+
     def close(self) -> None:
         """Close connections and the loop; jobs and clusters go on."""
         if not self.alive:
@@ -157,9 +161,9 @@ def session(config: RayOffload | None = None, namespace: dict[str, Any] | None =
     global _session
     if _session is None or not _session.alive:
         if config is None:
-            from .config import load_config
+            from .config import RayOffload
 
-            config = load_config()
+            config = RayOffload.load()
         _session = Session(config, namespace)
         atexit.register(_session.close)
     return _session
@@ -180,7 +184,6 @@ class Job:
         self._task: concurrent.futures.Future[None] | None = None
         self._values: dict[str, dict[str, Any]] = {}
         self.displays: Outputs = Outputs()
-        self.displays_seen = 0
         self.spool = Spool()
         self.quiet = False
         course.subscribe(self._on_event)
@@ -422,8 +425,12 @@ class Job:
             A new job with an id of its own.
         """
         changed = _options(options, self.record.spec.options)
-        draft = self._session.call(self._session.offloader.rerun_draft(self.record, changed))
-        return self._session.launch(draft)
+        return self._session.call(self._session.relaunch(self.record, changed))
+
+    def rerun_soon(self, options: Mapping[str, Any]) -> None:
+        """Ask for a rerun without waiting, from any thread; it is found under ``%ray jobs``."""
+        changed = _options(options, self.record.spec.options)
+        self._session.start(self._session.relaunch(self.record, changed))
 
     def delete(self) -> None:
         """Forget the job: its record, log and values.
@@ -447,7 +454,7 @@ class Job:
         if event.type == "stream":
             self.spool.write(event.content.get("text", ""))
         elif event.type in ("display_data", "update_display_data", "execute_result", "clear_output"):
-            self.displays_seen += self.displays.add({"type": event.type, "content": event.content})
+            self.displays.add({"type": event.type, "content": event.content})
         if record.phase.ended and not self._ended.done() and not self._retries_left(record):
             self._ended.set_result(self)
 
@@ -538,7 +545,7 @@ def submit(
     from .drafting import draft_call, draft_code
 
     here, label = session(), options.pop("label", "")
-    chosen = _options(options, JobOptions())
+    chosen = _options(options, here.config.job_options())
     if callable(work):
         draft = draft_call(here.origin(), work, args, dict(inputs or {}), chosen, label)
     elif args:
@@ -589,7 +596,7 @@ def submit_program(
     here = session()
     command = entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint)
     options.update(workdir=working_dir, py_modules=tuple(py_modules), env=dict(env or {}))
-    return here.launch(draft_program(here.origin(), command, input, _options(options, JobOptions()), label))
+    return here.launch(draft_program(here.origin(), command, input, _options(options, here.config.job_options()), label))
 
 
 def offload(function: _F | None = None, **options: Any) -> Any:

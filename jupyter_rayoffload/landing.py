@@ -18,7 +18,7 @@ from .cell import analyze, closure
 from .errors import DependencyFailed, OffloadError
 from .imports import bind
 from .reference import Reference
-from .models import Phase, Value, ValueState
+from .models import JobSpec, Phase, Value, ValueState
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -102,6 +102,11 @@ class Landing:
         """Give the job that will still assign `name`, if there is one."""
         job = self.owners.get(name)
         return job if job is not None and job.id in self._claims else None
+
+    def pending_spec(self, name: str) -> JobSpec | None:
+        """As :meth:`pending`, of the job what a draft must know."""
+        job = self.pending(name)
+        return job.record.spec if job is not None else None
 
     # ------------------------------------------------------------------ landing
 

@@ -65,10 +65,7 @@ async def open_link(connection: Connection, config: RayOffload) -> Link:
     """
     from .rayapi import RayClient
 
-    lifetimes = store.Lifetimes(
-        record=config.record_days * 86400, inputs=config.input_days * 86400, landed=config.landed_hours * 3600
-    )
-    opened = store.Store(connection.store, connection.owner, Signer(connection.key), lifetimes)
+    opened = store.Store(connection.store, connection.owner, Signer(connection.key), config.lifetimes())
     await blocking(opened.ping)
     return Link(connection, opened, RayClient(connection.info.address, connection.ray_token))
 

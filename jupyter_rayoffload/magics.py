@@ -38,19 +38,21 @@ class OffloadMagics(Magics):
     """
 
     def __init__(self, shell: InteractiveShell) -> None:
-        super().__init__(shell)  # type: ignore[no-untyped-call]
+        super().__init__(shell)
+        self.shell: InteractiveShell = shell
         self.folder = os.getcwd()
+        self.matcher: Any = None
         self._landing: Landing | None = None
 
     @property
     def landing(self) -> Landing:
         """What lands in this notebook."""
         if self._landing is None:
-            from .config import load_config
+            from .config import RayOffload
             from .job import session
             from .landing import Landing
 
-            here = session(load_config(self.shell), self.shell.user_ns)
+            here = session(RayOffload.load(self.shell), self.shell.user_ns)
             here.notebook = _notebook(self.shell)
             here.folder = self.folder
             self._landing = Landing(self.shell, here)
@@ -103,7 +105,7 @@ class OffloadMagics(Magics):
             cell,
             given.options,
             given.label,
-            pending=lambda name: (job := self.landing.pending(name)) and job.record.spec,
+            pending=self.landing.pending_spec,
             shell=self.shell,
             cell_line=f"%%ray_job {line}".rstrip(),
         )
@@ -119,10 +121,7 @@ class OffloadMagics(Magics):
             )
 
     def _with_defaults(self, given: MagicLine) -> MagicLine:
-        defaults = dict(self.session.config.defaults)
-        given.wait = given.wait or bool(defaults.pop("wait", False))
-        given.quiet = given.quiet or bool(defaults.pop("quiet", False))
-        given.options = option_table.over_defaults(given.options, defaults)
+        given.options = option_table.over(given.options, self.session.config.job_options())
         return given
 
     # ------------------------------------------------------------------ %ray
@@ -294,8 +293,9 @@ def load(shell: InteractiveShell) -> None:
     magics = OffloadMagics(shell)
     shell.register_magics(magics)
     OffloadMagics.ray_job.__doc__ = f"{OffloadMagics.ray_job.__doc__}\n\n{option_table.usage()}"
-    shell.rayoffload = magics
-    shell.display_formatter.ipython_display_formatter.for_type_by_name(f"{__package__}.job", "Job", _show)
+    shell.rayoffload = magics  # type: ignore[attr-defined]
+    formatter: Any = shell.display_formatter
+    formatter.ipython_display_formatter.for_type_by_name(f"{__package__}.job", "Job", _show)
     completer = getattr(shell, "Completer", None)
     if completer is not None and hasattr(completer, "custom_matchers"):
         magics.matcher = _matcher()
@@ -313,4 +313,4 @@ def unload(shell: InteractiveShell) -> None:
         shell.magics_manager.magics[kind].pop(name, None)
     with contextlib.suppress(Exception):
         shell.Completer.custom_matchers.remove(magics.matcher)
-    del shell.rayoffload
+    del shell.rayoffload  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from .errors import UsageError
 from .models import JobOptions, Resources
 
-__all__ = ["MagicLine", "completions", "duration", "from_keywords", "memory", "over_defaults", "parse_line", "usage"]
+__all__ = ["MagicLine", "completions", "duration", "from_keywords", "memory", "over", "parse_line", "usage"]
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -325,15 +325,9 @@ def from_keywords(given: Mapping[str, Any], base: JobOptions) -> JobOptions:
     return base.replace(resources=resources, **fields)
 
 
-def over_defaults(given: JobOptions, defaults: Mapping[str, Any]) -> JobOptions:
-    """Fill what `given` leaves open from the site's or the notebook's defaults.
-
-    Raises
-    ------
-    UsageError
-        A default is not what it may be.
-    """
-    plain, filled = JobOptions(), from_keywords(defaults, JobOptions())
+def over(given: JobOptions, filled: JobOptions) -> JobOptions:
+    """Fill what `given` leaves open from the defaults `filled`."""
+    plain = JobOptions()
     open_fields = {
         f.name: getattr(filled, f.name)
         for f in dataclasses.fields(JobOptions)

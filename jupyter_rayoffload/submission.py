@@ -6,6 +6,7 @@ Everything here is asynchronous and belongs to one loop; :mod:`.job` owns that l
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -173,7 +174,10 @@ class Offloader:
 
         async with course.step("inputs"):
             if packed is not None:
-                await blocking(link.store.create, spec.id, {"spec": spec.to_json()})
+                fields = {"spec": spec.to_json()}
+                if draft.program_input is not None:
+                    fields["input"] = await _put_input(draft.program_input, link)
+                await blocking(link.store.create, spec.id, fields)
                 await send(packed, link)
             if draft.frozen is not None:
                 sent = await blocking(link.store.put_payload, spec.id, "inputs", draft.frozen, on_progress)
@@ -337,6 +341,14 @@ class Offloader:
         await blocking(link.store.create, spec.id, {"spec": spec.to_json()})
         await blocking(link.store.copy_payload, record.id, spec.id, "inputs")
         return Draft(spec, copy_from=record.id)
+
+
+async def _put_input(value: Any, link: Link) -> dict[str, Any]:
+    """Put a program's input into the store, as bytes; it is read there without unpickling anything."""
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    digest = link.signer.digest(data)
+    await blocking(link.store.put_blob, digest, memoryview(data))
+    return {"kind": "bytes" if isinstance(value, bytes) else "json", "digest": digest, "size": len(data)}
 
 
 async def _answers(link: Link) -> bool:

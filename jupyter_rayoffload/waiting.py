@@ -100,7 +100,7 @@ def _republish(shell: InteractiveShell, event: Event) -> None:
         stream = sys.stderr if content.get("name") == "stderr" else sys.stdout
         stream.write(content["text"])
     elif event.type == "clear_output":
-        shell.display_pub.clear_output(wait=bool(content.get("wait")))
+        shell.display_pub.clear_output(wait=bool(content.get("wait")))  # type: ignore[no-untyped-call]
     else:
         shell.display_pub.publish(
             content["data"],

@@ -13,7 +13,7 @@ from jupyter_rayoffload.options import (
     duration,
     from_keywords,
     memory,
-    over_defaults,
+    over,
     parse_line,
     usage,
 )
@@ -122,7 +122,7 @@ def test_bad_keywords(given_, says):
 
 def test_defaults_fill_only_what_is_left_open():
     given_ = parse_line("--cpus 4").options
-    filled = over_defaults(given_, {"cpus": 1, "memory": "2GiB", "retries": 3})
+    filled = over(given_, from_keywords({"cpus": 1, "memory": "2GiB", "retries": 3}, JobOptions()))
     assert filled.resources == Resources(cpus=4.0, memory=2 * 2**30)
     assert filled.retries == 3
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
+import sysconfig
 import tempfile
 import time
 import zipfile
@@ -23,9 +25,12 @@ __all__ = [
     "StatCache",
     "cache_folder",
     "entry_of",
+    "file_state",
     "manifest",
+    "platform_tag",
     "prune",
     "read_settled",
+    "replacing",
     "settled",
     "unreadable",
     "write_zip",
@@ -102,7 +107,7 @@ def unreadable(path: str, error: OSError) -> WorkspaceError:
     )
 
 
-def _state(info: os.stat_result) -> list[int]:
+def file_state(info: os.stat_result) -> list[int]:
     """Give the fields that differ when a file was changed."""
     return [info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino, info.st_mode]
 
@@ -122,7 +127,8 @@ def read_settled(source: str) -> tuple[bytes, os.stat_result]:
     OSError
     """
     for pause in (0.0, *_PAUSES):
-        time.sleep(pause)
+        if pause:
+            time.sleep(pause)
         # Not blocking: a pipe may have taken the file's place since it was listed.
         handle = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(handle, "rb") as file:
@@ -130,7 +136,7 @@ def read_settled(source: str) -> tuple[bytes, os.stat_result]:
             if not stat.S_ISREG(before.st_mode):
                 break
             data = file.read(before.st_size + 1)
-            if _state(before) == _state(os.fstat(handle)) and len(data) == before.st_size:
+            if file_state(before) == file_state(os.fstat(handle)) and len(data) == before.st_size:
                 return data, before
     raise Changed(source)
 
@@ -168,7 +174,7 @@ class StatCache:
     def digest(self, path: str, info: os.stat_result) -> str | None:
         """Give the digest of the file that has this stat, if it is known."""
         entry = self._known.get(path)
-        if entry is None or entry[:5] != _state(info):
+        if entry is None or entry[:5] != file_state(info):
             return None
         self._fresh[path] = entry
         return str(entry[5])
@@ -176,7 +182,7 @@ class StatCache:
     def remember(self, path: str, info: os.stat_result, digest: str, now_ns: int) -> None:
         """Keep the digest of a file that was read at `now_ns` in the state `info`, unless it may be racy."""
         if settled(info, now_ns):
-            self._fresh[path] = [*_state(info), digest]
+            self._fresh[path] = [*file_state(info), digest]
             self._new += 1
 
     def save(self) -> None:
@@ -186,7 +192,7 @@ class StatCache:
         data = json.dumps(self._fresh, separators=(",", ":")).encode()
         with suppress(OSError):  # it only saves time
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with _replacing(self._path) as temporary:
+            with replacing(self._path) as temporary:
                 temporary.write_bytes(self._signer.sign(self._context, data))
             prune(self._path.parent, ".files")
 
@@ -211,8 +217,13 @@ def prune(folder: Path, suffix: str) -> None:
 # ---------------------------------------------------------------------- writing
 
 
+def platform_tag() -> str:
+    """Give the platform and Python minor version of this process: ``linux-x86_64-cp311``."""
+    return f"{sysconfig.get_platform()}-cp{sys.version_info[0]}{sys.version_info[1]}"
+
+
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path that takes the place of `path` when the block ends well, and else goes."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -230,6 +241,7 @@ def write_zip(
     folders: Sequence[str],
     digest: Callable[[bytes], str],
     on_progress: Progress | None = None,
+    level: int = 1,
 ) -> None:
     """Write a package; `path` has its name only once the package is whole.
 
@@ -243,11 +255,11 @@ def write_zip(
         The package cannot be written.
     """
     done = 0
-    with _replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as package:
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as package:
         for number, entry in enumerate(sorted(entries), 1):
             data = _content(entry, digest)
             package.writestr(
-                _info(entry.path, stat.S_IFREG | entry.mode), data, _method(entry), compresslevel=1
+                _info(entry.path, stat.S_IFREG | entry.mode), data, _method(entry), compresslevel=level
             )
             done += entry.size
             if on_progress is not None:

@@ -31,7 +31,8 @@ DEFAULT_EXCLUDES = (
     *("*.ipynb", ".~*", "*.swp", ".idea/", ".vscode/", ".DS_Store", "Thumbs.db", ".Trash-*/", "lost+found/"),
 )
 
-#: Looks like a secret, and stays unless a ``.rayignore`` names it (``!tests/fake.pem``). Compared in lower case.
+#: Looks like a secret, and stays unless a ``.rayignore`` names it (``!tests/fake.pem``). Compared in lower
+#: case.
 SECRETS = (
     *(".env", ".env.*", "*.env", ".envrc", "!.env.example", "!.env.template", "!.env.sample", "!.env.dist"),
     *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "!id_*.pub"),
@@ -60,13 +61,15 @@ SECRETS = (
         ".databrickscfg",
         "*.tfstate",
     ),
+    "!*.py",  # a module is not a secret by its name
     *(".aws/", ".azure/", ".ssh/", ".kube/", ".gnupg/", "**/.config/gcloud/", "**/.docker/config.json"),
 )
 
 #: A private key is some kilobytes; a larger file that has such a line is about keys, and not one.
 KEY_FILE_BYTES = 64 << 10
 # A line of its own with base64 under it (PEM, RFC 7468; OpenPGP, RFC 9580; old ones have headers between), or
-# the one-line form in the JSON of a service account. Code that merely names the marker has it in a longer line.
+# the one-line form in the JSON of a service account. Code that merely names the marker has it in a longer
+# line.
 _PRIVATE_KEY = re.compile(
     rb"^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----\r?\n"
     rb"(?:[\w-]+: [^\n]*\n|\r?\n)*[A-Za-z0-9+/=]{20,}\r?$"
@@ -83,8 +86,8 @@ class Rules:
     """The patterns of one ignore file: what the last one that matches an entry says of it.
 
     Folders are judged before what is in them, as git does, so only the entry itself is matched here. The
-    patterns' meaning is pathspec's; they are looked up by name or suffix first, for a hundred patterns against ten
-    thousand files are a million regular expressions.
+    patterns' meaning is pathspec's; they are looked up by name or suffix first, for a hundred patterns
+    against ten thousand files are a million regular expressions.
 
     Parameters
     ----------

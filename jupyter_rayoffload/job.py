@@ -7,12 +7,14 @@ import atexit
 import concurrent.futures
 import contextlib
 import functools
+import json
 import os
 import shlex
 import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import errors
@@ -354,6 +356,9 @@ class Job:
             return self._session.namespace.get(name)
         if result.get("slot"):
             return self.values("result")["result"]
+        if result.get("digest"):  # what a program wrote: bytes or JSON, never unpickled
+            data = self._session.call(self._session.offloader.blob(self.record, result["digest"], result["size"]))
+            return json.loads(data) if result["kind"] == "json" else data
         return None
 
     def _cell_error(self) -> BaseException:
@@ -445,10 +450,18 @@ class Job:
         self._session.call(self._session.offloader.delete(self.id))
         self._session.jobs.pop(self.id, None)
 
-    def settle(self, outputs: list[dict[str, Any]]) -> None:
-        """Note what has become of the outputs; on the loop thread."""
-        self._course.tell("landed", outputs=outputs)
-        self._session.start(self._session.offloader.save(self._course))
+    def settle(self, outputs: Sequence[Value]) -> None:
+        """Note what has become of the outputs, and bring the files home."""
+        self._session.start(self._settle(outputs))
+
+    async def _settle(self, outputs: Sequence[Value]) -> None:
+        offloader, folder = self._session.offloader, self.record.spec.options.workdir or self._session.folder
+        if outputs:
+            self._course.tell("landed", outputs=[v.to_json() for v in outputs])
+        if self.end.get("files_package"):
+            files = await offloader.bring_home(self.record, self.end["files_package"], Path(folder))
+            self._course.tell("files", files=[f.to_json() for f in files])
+        await offloader.save(self._course)
 
     def _on_event(self, record: JobRecord, event: Event) -> None:
         if event.type == "stream":

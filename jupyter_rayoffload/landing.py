@@ -155,15 +155,13 @@ class Landing:
             states = [
                 v.replace(state=ValueState.NOT_LANDED, reason="the job failed")
                 for v in job.record.outputs
-                if v.state is ValueState.KEPT
+                if v.state is not ValueState.CANNOT_TRAVEL
             ]
         if job.phase is not Phase.SUCCEEDED:
             self._stale.update(dict.fromkeys(owned, job))
         for name in owned:
             del self.owners[name]
-        if states:
-            payload = [v.to_json() for v in states]
-            self.session.soon(lambda: job.settle(payload))
+        job.settle(states)
 
     def _bind(self, job: Job, claim: _Claim) -> list[Value]:
         states: list[Value] = []

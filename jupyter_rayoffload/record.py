@@ -109,7 +109,7 @@ def live_bundle(record: JobRecord) -> dict[str, Any]:
     html_parts = [_status_html(record), _sentences_html(record), _commands_html(record)]
     return {
         "text/html": "<div>\n" + "\n".join(filter(None, html_parts)) + "\n</div>",
-        "text/plain": "\n".join([_status_text(record), *_said(record), _attach_line(record)]),
+        "text/plain": "\n".join([_status_text(record), *_said(record), _command_lines(record)]),
     }
 
 
@@ -144,7 +144,7 @@ def text(
         lines += [clean(line) for line in traceback_lines(record.failure)]
     if tail:
         lines += [words.log_title(total, len(tail)), *("  " + clean(line) for line in tail)]
-    lines.append(_attach_line(record))
+    lines.append(_command_lines(record))
     for output in outputs:
         plain = output["data"].get("text/plain")
         lines += [_joined(plain)] if plain else []
@@ -176,10 +176,7 @@ def _status_text(record: JobRecord) -> str:
 
 
 def _sentences(record: JobRecord) -> list[str]:
-    """Give main and second voice; a traceback speaks for itself."""
-    quiet = record.failure is not None and bool(record.failure.traceback) and bool(record.failure.ename)
-    said = ["" if quiet else words.sentence(record), words.meaning(record)]
-    return [s for s in said if s]
+    return [said for said in words.voices(record) if said]
 
 
 def _said(record: JobRecord) -> list[str]:
@@ -187,13 +184,11 @@ def _said(record: JobRecord) -> list[str]:
     return [words.plain(s, record.ended) for s in (*_sentences(record), *notes)]
 
 
-def _attach_line(record: JobRecord) -> str:
-    again = "" if not record.phase.ended or record.phase is Phase.SUCCEEDED else _rerun_line(record)
-    return f"To see it live or again: %ray attach {record.id}" + again
-
-
-def _rerun_line(record: JobRecord) -> str:
-    return f"\nTo start it again from the same inputs: %ray rerun {record.id}"
+def _command_lines(record: JobRecord) -> str:
+    lines = [f"To see it live or again: %ray attach {record.id}"]
+    if record.phase is not Phase.SUCCEEDED and words.worth_a_rerun(record):
+        lines.append(f"To start it again from the same inputs: %ray rerun {record.id}")
+    return "\n".join(lines)
 
 
 def _rows(record: JobRecord) -> list[tuple[str, str, str, str, str]]:
@@ -286,7 +281,7 @@ def _log_html(tail: Sequence[str], total: int) -> str:
 
 
 def _commands_html(record: JobRecord) -> str:
-    lines = [line.split(": ", 1) for line in _attach_line(record).split("\n")]
+    lines = [line.split(": ", 1) for line in _command_lines(record).split("\n")]
     said = "<br/>".join(f"{what}: {_code(command)}" for what, command in lines)
     return f'<p style="margin: 8px 0 0">{said}</p>'
 

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .clusters import open_backend
 from .course import Course, Draft, new_id
 from .errors import ClusterError, DependencyFailed, JobNotFound, NotEnoughResources, OffloadError, StoreError
+from .homecoming import bring_home
 from .link import Link, blocking, open_link
 from .models import (
     ClusterInfo,
     ClusterSpec,
     Failure,
+    FileInfo,
     JobOptions,
     JobRecord,
     JobSpec,
@@ -331,6 +335,22 @@ class Offloader:
         """
         link = await self.connect(record.cluster)
         return await blocking(link.store.fetch_payload, record.id, slot)
+
+    async def blob(self, record: JobRecord, digest: str, size: int) -> bytes:
+        """Give bytes that a program wrote, checked against their digest."""
+        link = await self.connect(record.cluster)
+        return bytes(await blocking(link.store.get_blob, digest, size))
+
+    async def bring_home(self, record: JobRecord, package: str, folder: Path) -> tuple[FileInfo, ...]:
+        """Write the files that came back into `folder`; see :func:`.homecoming.bring_home`."""
+        link = await self.connect(record.cluster)
+        with tempfile.TemporaryDirectory(prefix="rayoffload-") as place:
+            came, sent = Path(place, "came.zip"), None
+            await blocking(link.store.get_package, package, came)
+            if record.spec.package:
+                sent = Path(place, "sent.zip")
+                await blocking(link.store.get_package, record.spec.package, sent)
+            return await asyncio.to_thread(bring_home, came, sent, folder, record.files)
 
     async def rerun_draft(self, record: JobRecord, options: JobOptions) -> Draft:
         """Make a draft of the same job again: same source, same frozen inputs, same packages."""

@@ -26,22 +26,6 @@ from .record import traceback_lines
 
 __all__ = ["cluster_view", "job_view"]
 
-#: Of these failures the same job may well be free the next time; of all others the cell must change first.
-_WORTH_A_RERUN = frozenset(
-    {
-        "ClusterStartFailed",
-        "ClusterUnreachable",
-        "EnvironmentFailed",
-        "JobCrashed",
-        "JobLost",
-        "JobTimedOut",
-        "OffloadError",
-        "OutOfMemory",
-        "StoreFull",
-        "StoreUnreachable",
-    }
-)
-
 Json = dict[str, Any]
 
 
@@ -124,7 +108,7 @@ def _actions(record: JobRecord, quiet_line: bool) -> list[Json]:
     out = []
     if not record.phase.ended:
         out.append(_action("cancel", "Cancel", text=True))
-    elif (quiet_line or record.phase is Phase.CANCELLED) and _inputs_are_kept(record):
+    elif (quiet_line or record.phase is Phase.CANCELLED) and words.worth_a_rerun(record):
         out.append(_action("rerun", "Rerun", text=True))
     if record.dashboard and not record.phase.ended:
         out.append(_action("dashboard", "Open Ray dashboard", href=record.dashboard))
@@ -138,12 +122,6 @@ def _actions(record: JobRecord, quiet_line: bool) -> list[Json]:
     return out
 
 
-def _inputs_are_kept(record: JobRecord) -> bool:
-    """Whether the store has what a rerun needs: it is all there before the first submission."""
-    inputs = record.steps.get("inputs", Step())
-    return record.attempt > 0 or (inputs.end is not None and not record.spec.after)
-
-
 def _remedy(record: JobRecord) -> Json | None:
     """Give the one action for what went wrong, the remedy inside."""
     missed = [v.name for v in record.outputs if v.state is ValueState.NOT_LANDED]
@@ -151,9 +129,7 @@ def _remedy(record: JobRecord) -> Json | None:
         value = f'{words.expression(record)}.outputs["{missed[0]}"]'
         return _action("copy", "Copy expression", text=True, value=value)
     failure = record.failure
-    if record.phase not in (Phase.FAILED, Phase.LOST) or failure is None or not _inputs_are_kept(record):
-        return None
-    if failure.ename or failure.reason not in _WORTH_A_RERUN:
+    if failure is None or not words.worth_a_rerun(record):
         return None
     memory, timeout = record.spec.options.resources.memory, record.spec.options.timeout
     if failure.reason == "OutOfMemory" and memory:
@@ -197,14 +173,10 @@ def _broken_step(record: JobRecord) -> str:
 
 def _reason(record: JobRecord) -> Json | None:
     """Give main voice, second voice, the raw event, and one action."""
-    main, second = words.sentence(record), words.meaning(record)
-    if record.failure is not None and record.failure.ename and record.failure.traceback:
-        main = ""  # the traceback says it
+    main, second = words.voices(record)
     if not (main or second):
         return None
     event = {"title": "Event", "text": record.event} if record.event else None
-    if record.phase.ended and main and second and main[-1] not in ".!?":
-        main += "."
     quiet = record.phase is Phase.CANCELLED
     return {"main": main, "second": second, "quiet": quiet, "event": event, "action": _remedy(record)}
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 
-from .models import ClusterInfo, ClusterPhase, Failure, FileInfo, JobRecord, Phase, Value, ValueState
+from .models import ClusterInfo, ClusterPhase, Failure, FileInfo, JobRecord, Phase, Step, Value, ValueState
 
 __all__ = [
     "LOG_WORDS",
@@ -43,7 +43,9 @@ __all__ = [
     "span_text",
     "troubled",
     "value_state",
+    "voices",
     "workspace_notes",
+    "worth_a_rerun",
 ]
 
 #: The marks of a sentence: code, a clock time, a running time.
@@ -348,6 +350,49 @@ def meaning(record: JobRecord) -> str:
     return " ".join(filter(None, [_stop(_capital(failure.hint)), known]))
 
 
+def voices(record: JobRecord) -> tuple[str, str]:
+    """Give :func:`sentence` and :func:`meaning` as they stand together.
+
+    A job that ended well has its table to say so, a traceback says itself what happened; and the first of two
+    sentences ends with a full stop.
+    """
+    main, second = sentence(record), meaning(record)
+    failure = record.failure
+    said = failure is not None and bool(failure.ename and failure.traceback)
+    if said or (record.phase is Phase.SUCCEEDED and not troubled(record)):
+        main = ""
+    return (_stop(main) if record.phase.ended and second else main), second
+
+
+#: Of these failures the same job may well be free the next time; of all others the cell must change first.
+_WORTH_A_RERUN = frozenset(
+    {
+        "ClusterStartFailed",
+        "ClusterUnreachable",
+        "EnvironmentFailed",
+        "JobCrashed",
+        "JobLost",
+        "JobTimedOut",
+        "OffloadError",
+        "OutOfMemory",
+        "StoreFull",
+        "StoreUnreachable",
+    }
+)
+
+
+def worth_a_rerun(record: JobRecord) -> bool:
+    """Whether the same job may be started again, and that may help."""
+    inputs = record.steps.get("inputs", Step())
+    # The store has what a rerun needs before the first submission.
+    if not record.attempt and (inputs.end is None or record.spec.after):
+        return False
+    failure = record.failure
+    if record.phase in (Phase.FAILED, Phase.LOST) and failure is not None:
+        return not failure.ename and failure.reason in _WORTH_A_RERUN
+    return record.phase.ended
+
+
 def _landing(record: JobRecord) -> str:
     missing = _missing(record)
     if missing:
@@ -388,7 +433,7 @@ def _cancelled(record: JobRecord) -> str:
     if not names:
         return f"{_capital(who)}{when}"
     are = "is what it was" if len(names) == 1 else "are what they were"
-    return f"{_capital(who)}{when}. Nothing landed; {_joined(names)} {are}"
+    return f"{_capital(who)}{when}. Nothing landed; {_joined(names)} {are}."
 
 
 def _came_back(record: JobRecord) -> str:
@@ -425,8 +470,8 @@ def log_title(total: int, shown: int) -> str:
     return f"Log: the last {number_text(shown)} of {lines_text(total)}"
 
 
-def cluster_sentence(info: ClusterInfo, now: float | None = None) -> str:
-    """Say of a cluster what is waited for or how long it has been so."""
+def cluster_sentence(info: ClusterInfo) -> str:
+    """Say of a cluster what is waited for, or how long it has been so."""
     if info.reason:
         return _capital(info.reason)
     if info.phase is ClusterPhase.NONE:
@@ -434,8 +479,7 @@ def cluster_sentence(info: ClusterInfo, now: float | None = None) -> str:
     if info.phase is ClusterPhase.SUSPENDED:
         return "Costs nothing; the next cell wakes it"
     if info.phase is ClusterPhase.RUNNING and info.since:
-        up = (time.time() if now is None else now) - info.since
-        return f"Up for {duration_text(up)}"
+        return f"Up for {{since:{info.since:.0f}}}"
     return ""
 
 

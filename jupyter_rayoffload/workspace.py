@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,16 @@ from .words import number_text, size_text
 if TYPE_CHECKING:
     from .remote.signing import Signer
 
-__all__ = ["DEFAULT_LIMITS", "Limits", "Snapshot", "choose_root", "preflight", "snapshot", "without_folder"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Limits",
+    "Recipe",
+    "Snapshot",
+    "choose_root",
+    "preflight",
+    "snapshot",
+    "without_folder",
+]
 
 #: Snapshots that are taken before a file that keeps changing is an error.
 _ATTEMPTS = 3
@@ -85,7 +95,13 @@ class Snapshot:
     left_behind: tuple[str, ...]
     excluded: Mapping[str, str]
     notes: tuple[str, ...]
-    _recipe: _Recipe = field(repr=False, compare=False)
+    _recipe: Recipe = field(repr=False, compare=False)
+
+    @property
+    def platform(self) -> str:
+        """What compiled modules in it are made for (``linux-x86_64-cp311``); ``""`` where there are none."""
+        compiled = any(entry.path.endswith(tuple(EXTENSION_SUFFIXES)) for entry in self.files)
+        return archive.platform_tag() if compiled else ""
 
     @property
     def largest(self) -> tuple[Entry, ...]:
@@ -124,29 +140,50 @@ class Snapshot:
             size, limits = path.stat().st_size, shot._recipe.limits
             if size > limits.bytes:
                 path.unlink()
-                raise _too_large(shot.root, f"{size_text(size)} when packed", shot.files, limits)
+                raise _too_large(shot._recipe.title, f"{size_text(size)} when packed", shot.files, limits)
             return shot
         raise _restless(restless)
 
 
 @dataclass(frozen=True)
-class _Recipe:
-    """How to take a snapshot, so that it can be taken again."""
+class Recipe:
+    """How a snapshot is taken, so that it can be taken again.
+
+    Parameters
+    ----------
+    root : Path
+    title : str
+        What it is of, in error texts.
+    scan : callable
+        Called with the number of files after which to stop.
+    limits : Limits
+    cache_dir : path-like or None
+    cache_name : str
+        Of the stat cache.
+    signer : Signer
+    """
 
     root: Path
-    scan: Callable[[int], Scan]  # called with the number of files after which to stop
+    title: str
+    scan: Callable[[int], Scan]
     limits: Limits
     cache_dir: str | os.PathLike[str] | None
-    name: str  # of the stat cache
+    cache_name: str
     signer: Signer
 
     def take(self) -> Snapshot:
+        """Take a snapshot.
+
+        Raises
+        ------
+        WorkspaceTooLarge, WorkspaceError
+        """
         scan = self.scan(_OVERRUN * self.limits.files)
         size = sum(found.info.st_size for found in scan.files)
         if len(scan.files) > self.limits.files or size > self.limits.bytes:
             count = f"{'more than ' if scan.cut else ''}{number_text(len(scan.files) - scan.cut)} files"
-            raise _too_large(self.root, f"{count}, {size_text(size)}", scan.files, self.limits)
-        cache = StatCache(archive.cache_folder(self.cache_dir), self.name, self.signer)
+            raise _too_large(self.title, f"{count}, {size_text(size)}", scan.files, self.limits)
+        cache = StatCache(archive.cache_folder(self.cache_dir), self.cache_name, self.signer)
         left_behind = list(scan.left_behind)
         files = tuple(sorted(self._entries(scan.files, cache, left_behind)))
         cache.save()
@@ -195,10 +232,11 @@ def snapshot(
 ) -> Snapshot:
     """Look at a folder: which of its files travel, and their digest.
 
-    What ``.gitignore`` and ``.rayignore`` name, in the folder and below it, stays behind, with git's semantics. So
-    do caches, environments and notebooks (:data:`.ignore.DEFAULT_EXCLUDES` says why notebooks), what looks like a
-    secret (:data:`.ignore.SECRETS`, and any file that holds a private key) and links that lead out of the folder.
-    A negation in a ``.rayignore`` brings any of them back but the links: ``!data.ipynb``.
+    What ``.gitignore`` and ``.rayignore`` name, in the folder and below it, stays behind, with git's
+    semantics. So do caches, environments and notebooks (:data:`.ignore.DEFAULT_EXCLUDES` says why
+    notebooks), what looks like a secret (:data:`.ignore.SECRETS`, and any file that holds a private key) and
+    links that lead out of the folder. A negation in a ``.rayignore`` brings any of them back but the links:
+    ``!data.ipynb``.
 
     Parameters
     ----------
@@ -227,7 +265,7 @@ def snapshot(
         found.walk(str(folder), exclude)
         return found
 
-    return _Recipe(folder, scan, limits, cache_dir, str(folder), signer).take()
+    return Recipe(folder, f"workspace {folder}", scan, limits, cache_dir, str(folder), signer).take()
 
 
 def choose_root(
@@ -246,8 +284,9 @@ def choose_root(
     Returns
     -------
     root : Path or None
-        None: only the local modules that the cell imports travel. The same is to be done when :func:`snapshot`
-        raises :class:`.WorkspaceTooLarge` and no `workdir` was given; :func:`without_folder` has the note for it.
+        None: only the local modules that the cell imports travel. The same is to be done when
+        :func:`snapshot` raises :class:`.WorkspaceTooLarge` and no `workdir` was given;
+        :func:`without_folder` has the note for it.
     note : str
         For the panel.
 
@@ -342,10 +381,10 @@ def _row(number: str, text: str) -> str:
     return f"  {number:>8}  {text}"
 
 
-def _too_large(root: Path, amount: str, files: Iterable[Entry | Found], limits: Limits) -> WorkspaceTooLarge:
+def _too_large(title: str, amount: str, files: Iterable[Entry | Found], limits: Limits) -> WorkspaceTooLarge:
     largest = ", ".join(f"{e.path} ({size_text(e.size)})" for e in _largest(files))
     return WorkspaceTooLarge(
-        f"workspace {root} is too large: {amount}, where {_amount(limits.files, limits.bytes)} may travel"
+        f"{title}: too large: {amount}, where {_amount(limits.files, limits.bytes)} may travel"
         f"; the largest are {largest}",
         "Leave files out with --exclude PATTERN or a line in .rayignore, choose a smaller folder with --workdir, "
         "or read large data from a volume that the cluster mounts too",

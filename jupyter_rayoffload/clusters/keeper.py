@@ -1,7 +1,6 @@
 """The keeper of the embedded cluster: a small process that starts Ray and Redis, minds them, and ends them.
 
-``python -m jupyter_rayoffload.clusters.keeper`` reads its :class:`Settings` from stdin, takes the lock, and
-goes to the background. It ends
+:func:`main` reads its :class:`Settings` from stdin, takes the lock, and goes to the background. It ends
 
 - when no job has been live, and no kernel has asked for the cluster, for the idle time-out, whether or not a
   kernel is connected: the next job starts the cluster again, and all that was in its store is there;
@@ -428,7 +427,3 @@ def main() -> int:
     settings.places.connection.unlink(missing_ok=True)
     asyncio.run(Keeper(settings, lock).run())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

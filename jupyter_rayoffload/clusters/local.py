@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ClusterError, ClusterStartFailed, StoreError, UsageError, by_name
@@ -39,6 +40,13 @@ NAME = "default"
 #: Seconds a keeper may take to stop: Ray 10, what is left 10, Redis 30.
 STOP_TIMEOUT = 60.0
 _MIB, _GIB = 1 << 20, 1 << 30
+# Not `python -m`: a kernel may have found this package where a new process does not look, in its own folder.
+_KEEPER = """
+import sys
+sys.path.append(sys.argv[1])
+from jupyter_rayoffload.clusters.keeper import main
+sys.exit(main())
+"""
 
 
 class LocalBackend:
@@ -207,7 +215,7 @@ class LocalBackend:
         log = os.open(self.places.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "jupyter_rayoffload.clusters.keeper"],
+                [sys.executable, "-c", _KEEPER, str(Path(__file__).parents[2])],
                 input=settings.encode(),
                 stdout=log,
                 stderr=log,

@@ -75,8 +75,12 @@ class ByValue(pickle.Pickler):
         closure = function.__closure__ or ()
         # The first function that brings a cell owns it, and fills it once the function itself is known: a function may
         # close over itself. Others refer to the cell by its owner, so that they share it, here and there.
-        own = [self._cells.setdefault(id(cell), (function, n)) == (function, n) for n, cell in enumerate(closure)]
-        cells = {n: cell.cell_contents for n, cell in enumerate(closure) if (own[n] or changed) and _filled(cell)}
+        own = [
+            self._cells.setdefault(id(cell), (function, n)) == (function, n) for n, cell in enumerate(closure)
+        ]
+        cells = {
+            n: cell.cell_contents for n, cell in enumerate(closure) if (own[n] or changed) and _filled(cell)
+        }
         state = (
             identity,
             function.__code__ if changed else None,
@@ -97,7 +101,11 @@ class ByValue(pickle.Pickler):
             return scope, None
         module = sys.modules.get(scope.get("__name__", ""))
         # A wrapper made by an importable module, by a decorator for instance, lives in that module there too.
-        if module is not None and vars(module) is scope and module.__name__ not in ("__main__", "__mp_main__"):
+        if (
+            module is not None
+            and vars(module) is scope
+            and module.__name__ not in ("__main__", "__mp_main__")
+        ):
             return module, None
         base = self._scopes.setdefault(id(scope), {k: scope[k] for k in _SCOPE_NAMES if k in scope})
         return base, {k: scope[k] for k in cp._extract_code_globals(function.__code__) if k in scope}
@@ -159,7 +167,9 @@ class ByValue(pickle.Pickler):
             self.imported.add(cls.__module__)
             return NotImplemented
         if cls.__module__ == "builtins":
-            raise pickle.PicklingError(f"the type {cls.__qualname__} of Python itself cannot be imported by name")
+            raise pickle.PicklingError(
+                f"the type {cls.__qualname__} of Python itself cannot be imported by name"
+            )
         return self.dynamic_class(cls)
 
     def dynamic_class(self, cls: type) -> Any:
@@ -180,7 +190,14 @@ class ByValue(pickle.Pickler):
             own = ("_value_", "_name_", "__objclass__", "_sort_order_")
             everyone = dict(cls.__members__)
             members = {n: {k: v for k, v in vars(m).items() if k not in own} for n, m in everyone.items()}
-            args = (identity, type(cls), cls.__name__, cls.__bases__, body, {n: m._value_ for n, m in everyone.items()})
+            args = (
+                identity,
+                type(cls),
+                cls.__name__,
+                cls.__bases__,
+                body,
+                {n: m._value_ for n, m in everyone.items()},
+            )
         else:
             make = Rebuilder.make_class
             builder = next(m for m in type(cls).__mro__ if cp._should_pickle_by_reference(m))
@@ -230,7 +247,9 @@ def _function_fields(function: types.FunctionType) -> dict[str, Any]:
 def _annotations(obj: Any) -> dict[str, Any]:
     try:
         return dict(obj.__annotations__)
-    except Exception:  # from Python 3.14 on they are computed when asked for, and may name what does not exist
+    except (
+        Exception
+    ):  # from Python 3.14 on they are computed when asked for, and may name what does not exist
         return {}
 
 

@@ -16,7 +16,7 @@ import io
 import json
 import pickle
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -291,7 +291,9 @@ def thaw(
     check_header(footer)
     wanted = set(footer["names"] if names is None else names)
     if not wanted.issubset(footer["names"]):
-        raise KeyError(f"these values are not in the stream: {', '.join(sorted(wanted - set(footer['names'])))}")
+        raise KeyError(
+            f"these values are not in the stream: {', '.join(sorted(wanted - set(footer['names'])))}"
+        )
     memory = _separate(buffers)
     reader = Reader(io.BytesIO(graph), namespace, (memory[number] for number in footer["buffers"]))
     reader.load()  # the prelude

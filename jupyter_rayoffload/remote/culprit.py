@@ -155,7 +155,11 @@ def _parts(value: Any, namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, functools.partial):
         yield from ((".func", value.func), (".args", value.args), (".keywords", value.keywords))
     if isinstance(value, BaseException):
-        yield from ((".args", value.args), (".__cause__", value.__cause__), (".__context__", value.__context__))
+        yield from (
+            (".args", value.args),
+            (".__cause__", value.__cause__),
+            (".__context__", value.__context__),
+        )
     if not isinstance(value, (type, types.ModuleType)):
         yield from _attributes(value)
 
@@ -172,7 +176,9 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
         reduced = value.__reduce_ex__(4)
         if isinstance(reduced, tuple):
             yield from (("", part) for part in reduced[1:3])
-            yield from ((f"[{n}]", part) for n, part in enumerate(reduced[3] or () if len(reduced) > 3 else ()))
+            yield from (
+                (f"[{n}]", part) for n, part in enumerate(reduced[3] or () if len(reduced) > 3 else ())
+            )
 
 
 def _function_parts(function: types.FunctionType, namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -188,6 +194,10 @@ def _function_parts(function: types.FunctionType, namespace: dict[str, Any]) -> 
 
 def _key(key: Any) -> str:
     if isinstance(key, str):
-        return json.dumps(key, ensure_ascii=False) if len(key) <= 60 else json.dumps(key[:60] + "…", ensure_ascii=False)
+        return (
+            json.dumps(key, ensure_ascii=False)
+            if len(key) <= 60
+            else json.dumps(key[:60] + "…", ensure_ascii=False)
+        )
     text = repr(key) if isinstance(key, (int, float, bytes, tuple)) else type(key).__name__
     return text if len(text) <= 60 else f"{text[:60]}…"

@@ -106,7 +106,9 @@ class _Pickler(Writer):
 def _caches(kind: type) -> frozenset[str]:
     """Give the attributes of a type's instances that hold what can be computed again."""
     properties = functools.cached_property
-    names = {name for base in kind.__mro__ for name, item in vars(base).items() if isinstance(item, properties)}
+    names = {
+        name for base in kind.__mro__ for name, item in vars(base).items() if isinstance(item, properties)
+    }
     return _CACHES.get(kind.__module__.partition(".")[0], frozenset()) | names
 
 
@@ -115,7 +117,7 @@ def _without(caches: frozenset[str], value: Any) -> Any:
     if not (isinstance(reduced, tuple) and len(reduced) > 2 and isinstance(reduced[2], dict)):
         return reduced
     state = {name: item for name, item in reduced[2].items() if name not in caches}
-    return (*reduced[:2], state, *reduced[3:])
+    return (*reduced[:2], state or None, *reduced[3:])  # as pickle does it for an object without attributes
 
 
 def _weak(value: Any) -> Any:

@@ -10,7 +10,13 @@ from collections.abc import Iterable
 __all__ = ["versions"]
 
 #: Import names that differ from the distribution's; others are looked up in the metadata of all distributions, once.
-_KNOWN = {"sklearn": "scikit-learn", "PIL": "pillow", "cv2": "opencv-python", "yaml": "PyYAML", "bs4": "beautifulsoup4"}
+_KNOWN = {
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+    "cv2": "opencv-python",
+    "yaml": "PyYAML",
+    "bs4": "beautifulsoup4",
+}
 
 
 def versions(modules: Iterable[str]) -> dict[str, str]:
@@ -27,7 +33,9 @@ def versions(modules: Iterable[str]) -> dict[str, str]:
     """
     roots = {module.partition(".")[0] for module in modules if module}
     ours = __name__.partition(".")[0]
-    found = {_distribution(root) for root in roots - {ours, "__main__"} if root not in sys.stdlib_module_names}
+    found = {
+        _distribution(root) for root in roots - {ours, "__main__"} if root not in sys.stdlib_module_names
+    }
     return dict(sorted(pair for pair in found if pair))
 
 

@@ -38,6 +38,9 @@ _RAY_HANDLES = {
 }
 
 
+_C_FIELDS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+
+
 def _prelude() -> bytes:
     parts = [pickle.PROTO, b"\x05"]
     for name in MAKERS:
@@ -97,7 +100,9 @@ class Writer(ByValue):
             return _REDUCERS[kind]
         if kind in copyreg.dispatch_table:
             return None
-        if kind in cp.Pickler._dispatch_table and not issubclass(kind, io.IOBase):  # it reads files, and sends that
+        if kind in cp.Pickler._dispatch_table and not issubclass(
+            kind, io.IOBase
+        ):  # it reads files, and sends that
             reducer: Callable[[Any], Any] = cp.Pickler._dispatch_table[kind]
             return reducer
         if issubclass(kind, BaseException):
@@ -156,7 +161,9 @@ def _exception(error: BaseException) -> Any:
     Python's default calls the class with ``args``, which fails for a constructor that wants something else.
     """
     kind = type(error)
-    base: Any = next(c for c in kind.__mro__ if not c.__flags__ & 1 << 9)  # Py_TPFLAGS_HEAPTYPE: not made by C
+    base: Any = next(
+        c for c in kind.__mro__ if not c.__flags__ & 1 << 9
+    )  # Py_TPFLAGS_HEAPTYPE: not made by C
     links = (error.__cause__, error.__context__, error.__suppress_context__)
     own = next(c for c in kind.__mro__ if "__reduce__" in vars(c) or "__reduce_ex__" in vars(c))
     if own.__flags__ & 1 << 9:
@@ -165,11 +172,15 @@ def _exception(error: BaseException) -> Any:
             return reduced
         state = reduced[2] if len(reduced) == 3 else dict(vars(error))
         return reduced[0], reduced[1], (state, {}, *links), None, None, Rebuilder.set_exception
-    reduced = base.__reduce__(error)
-    fields = {k: v for k, v in (reduced[2] if len(reduced) == 3 else {}).items() if k not in vars(error)}
-    fields |= {k: getattr(error, k) for k in copyreg._slotnames(kind) if hasattr(error, k)}  # type: ignore[attr-defined]
+    names = [
+        n for c in base.__mro__ for n, item in vars(c).items() if isinstance(item, _C_FIELDS) and n[0] != "_"
+    ]
+    # `obj` of an AttributeError is whatever was asked for the attribute; pickle leaves it behind too.
+    names = [n for n in (*names, *copyreg._slotnames(kind)) if n not in ("args", "obj")]  # type: ignore[attr-defined]
+    fields = {n: getattr(error, n) for n in names if getattr(error, n, None) is not None}
     state = (dict(vars(error)), fields, *links)
-    return Rebuilder.make_exception, (kind, base, reduced[1]), state, None, None, Rebuilder.set_exception
+    args = (kind, base, base.__reduce__(error)[1])
+    return Rebuilder.make_exception, args, state, None, None, Rebuilder.set_exception
 
 
 def _cached_property(value: functools.cached_property[Any]) -> Any:

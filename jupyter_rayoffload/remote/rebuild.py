@@ -26,7 +26,7 @@ __all__ = ["MAKERS", "Identities", "Rebuilder", "class_dict", "identities"]
 #: Attributes that Python makes anew with every class, or that are given when it is made.
 _CLASS_PLUMBING = frozenset(
     "__dict__ __weakref__ __module__ __qualname__ __slots__ __orig_bases__ __annotate_func__ "
-    "__annotations_cache__ __classdictcell__ _abc_impl".split()
+    "__annotations_cache__ __classdictcell__ __slotnames__ _abc_impl".split()
 )
 #: The same of enums; other names in single underscores are made from the members.
 _ENUM_KEPT = frozenset("_missing_ _boundary_ _numeric_repr_ _value_repr_".split())
@@ -205,7 +205,9 @@ class Rebuilder:
                 return meta(name, parents, dict(body))
             return builder.__new__(meta, name, parents, dict(body))  # type: ignore[call-overload]
 
-        return self._enter(identity, _build_quietly(build, bases) if quiet else _build(build, meta, name, bases, body))
+        return self._enter(
+            identity, _build_quietly(build, bases) if quiet else _build(build, meta, name, bases, body)
+        )
 
     def make_enum(
         self, identity: str, meta: Any, name: str, bases: tuple[type, ...], body: dict[str, Any], members: Any
@@ -274,7 +276,10 @@ class Rebuilder:
 
 
 #: The makers that a stream may name, and the namespace. A stream's first bytes refer to them in this order.
-MAKERS = ("namespace", *sorted(n for n in vars(Rebuilder) if n.startswith(("make_", "set_")) or n == "cell_of"))
+MAKERS = (
+    "namespace",
+    *sorted(n for n in vars(Rebuilder) if n.startswith(("make_", "set_")) or n == "cell_of"),
+)
 
 
 class _Quiet:

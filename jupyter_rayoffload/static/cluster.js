@@ -19,6 +19,7 @@ function meter({ name, share, text }) {
 function draw(model, node, asking, ask) {
   const view = model.get('view');
   const now = () => Date.now() / 1000;
+  const times = []; // drawn anew with the next state, often enough for hours and minutes
   const act = (action) => model.send({ do: action.do });
   const actions = view.actions.map((action) => {
     const attributes = { class: 'jp-RayOffload-button', target: '_blank', rel: 'noopener noreferrer' };
@@ -34,7 +35,7 @@ function draw(model, node, asking, ask) {
     el('span', { class: 'jp-RayOffload-actions' }, ...actions),
   ];
   const lines = view.lines.map((line) =>
-    el('p', { class: 'jp-RayOffload-under jp-RayOffload-quiet' }, sentence(line, now, [])),
+    el('p', { class: 'jp-RayOffload-under jp-RayOffload-quiet' }, sentence(line, now, times)),
   );
   const question = asking && [
     el('p', { class: 'jp-RayOffload-under' }, asking.confirm.question),

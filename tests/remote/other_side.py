@@ -48,7 +48,9 @@ class OtherSide:
 
     def __init__(self, folder: Path) -> None:
         source = Path(codec.__file__).parent
-        shutil.copytree(source, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        shutil.copytree(
+            source, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+        )
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(folder)!r})\n{_PROGRAM}"],
             stdin=subprocess.PIPE,
@@ -94,7 +96,9 @@ class Notebook:
         values = {name: self.names[name] for name in inputs.split()}
         frozen = codec.freeze(values, self.names, SIGNER, copy=True)
         buffers = [bytearray(b.data) for b in frozen.buffers]
-        graph, back = self.there.ask(self.number, frozen.graph, buffers, cell, outputs.split(), changed.split())
+        graph, back = self.there.ask(
+            self.number, frozen.graph, buffers, cell, outputs.split(), changed.split()
+        )
         return codec.thaw(graph, back, self.names)
 
     def land(self, cell: str, inputs: str = "", outputs: str = "", changed: str = "") -> None:
@@ -102,7 +106,9 @@ class Notebook:
         self.names.update(self.offload(cell, inputs, outputs, changed))
 
 
-def round_trip(values: dict[str, Any], namespace: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+def round_trip(
+    values: dict[str, Any], namespace: dict[str, Any] | None = None, **options: Any
+) -> dict[str, Any]:
     """Freeze and thaw in this process."""
     namespace = {"__name__": "__main__"} if namespace is None else namespace
     frozen = codec.freeze(values, namespace, SIGNER, copy=True, **options)

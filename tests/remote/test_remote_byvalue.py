@@ -188,7 +188,9 @@ def test_a_wrapper_of_an_importable_module_lives_in_that_module(book):
 
 def test_importable_things_go_by_reference(book):
     book.run("import json, collections\nvalues = [json.dumps, collections.OrderedDict, json, len, int]")
-    back = book.offload("import json\nsame = values[0] is json.dumps and values[2] is json", "values", "values same")
+    back = book.offload(
+        "import json\nsame = values[0] is json.dumps and values[2] is json", "values", "values same"
+    )
     assert back["same"]
     assert all(a is b for a, b in zip(back["values"], book["values"], strict=True))
 
@@ -324,7 +326,11 @@ def test_hook_that_registers_in_a_global(book):
         "known = {}\nclass Base:\n def __init_subclass__(cls): known[cls.__name__] = cls\n"
         "class A(Base):\n x = 1\nclass S(Base):\n __slots__ = ('v',)\na = A()\ns = S()\ns.v = 2"
     )
-    book.land("seen = a.x, s.v, type(s).__mro__[1] is type(a).__mro__[1], type(a).__bases__[0].__name__", "a s", "seen")
+    book.land(
+        "seen = a.x, s.v, type(s).__mro__[1] is type(a).__mro__[1], type(a).__bases__[0].__name__",
+        "a s",
+        "seen",
+    )
     assert book["seen"] == (1, 2, True, "Base")
 
 
@@ -346,7 +352,9 @@ def test_a_process_that_never_saw_the_class_gets_all_of_it(there, tmp_path):
 
 
 def test_a_dataclass_can_be_derived_there(book):
-    book.run("import dataclasses\n@dataclasses.dataclass\nclass A:\n x: int\n y: int = dataclasses.field(default=2)")
+    book.run(
+        "import dataclasses\n@dataclasses.dataclass\nclass A:\n x: int\n y: int = dataclasses.field(default=2)"
+    )
     book.land(
         "import dataclasses\n@dataclasses.dataclass(kw_only=True)\nclass B(A):\n z: list = dataclasses.field(default_factory=list)\n"
         "b = B(x=1)\ntry:\n B()\n fails = False\nexcept TypeError: fails = True",
@@ -359,10 +367,14 @@ def test_a_dataclass_can_be_derived_there(book):
 
 def test_pydantic_model(book):
     pydantic = pytest.importorskip("pydantic")
-    book.run("import pydantic\nclass User(pydantic.BaseModel):\n name: str\n age: int = 3\nu = User(name='a')")
+    book.run(
+        "import pydantic\nclass User(pydantic.BaseModel):\n name: str\n age: int = 3\nu = User(name='a')"
+    )
     book.land("v = User(name='b', age='4')\nseen = u.model_dump()", "User u", "v seen")
     assert book["seen"] == {"name": "a", "age": 3}
-    assert type(book["v"]) is book["User"] and book["v"].age == 4 and isinstance(book["v"], pydantic.BaseModel)
+    assert (
+        type(book["v"]) is book["User"] and book["v"].age == 4 and isinstance(book["v"], pydantic.BaseModel)
+    )
 
 
 def test_class_and_function_refer_to_each_other(book):
@@ -371,7 +383,9 @@ def test_class_and_function_refer_to_each_other(book):
         "  return self if self.up is None else self.up.root()\nNode.kinds['self'] = Node\nNode.root.owner = Node\n"
         "n = Node(Node())"
     )
-    book.land("ok = n.root() is n.up and Node.kinds['self'] is Node and Node.root.owner is Node", "Node n", "ok n")
+    book.land(
+        "ok = n.root() is n.up and Node.kinds['self'] is Node and Node.root.owner is Node", "Node n", "ok n"
+    )
     assert book["ok"] and book["n"].root() is book["n"].up
 
 

@@ -72,16 +72,12 @@ def _job(state: State) -> dict[str, Any]:
     panel.close()
     view = {**sent["view"], "now": NOW}
     shown = {"view": view, "log": sent["log"], "outputs": sent["outputs"]}
-    if state.record.lines > sent["log"]["total"]:  # the log of the picture is only its end
-        ahead = state.record.lines - sent["log"]["total"]
-        shown["log"] = {**sent["log"], "first": ahead, "total": state.record.lines}
     more = {"gone": state.gone, "open": state.open}
     return {"caption": state.caption, "kind": "job", "state": shown, **more}
 
 
 def _record(state: State) -> dict[str, Any]:
-    tail = state.log.split("\n")
-    html = bundle(state.record, state.outputs, tail, max(state.record.lines, len(tail)))["text/html"]
+    html = bundle(state.record, state.outputs, state.log.splitlines()[-3:])["text/html"]
     return {"caption": f"Record: {state.caption}", "html": html}
 
 
@@ -127,7 +123,7 @@ def main(folder: str = "docs/images") -> None:
             file.write(page(dark=dark))
             file.flush()
             picture = target / f"panel-{name}.png"
-            chromium("--window-size=740,4300", f"--screenshot={picture.resolve()}", f"file://{file.name}")
+            chromium("--window-size=740,5050", f"--screenshot={picture.resolve()}", f"file://{file.name}")
             print(picture)
 
 

@@ -70,21 +70,38 @@ LANDED = (
     Value("history", "list, 100 items", 3_400, ValueState.LANDED),
 )
 
-LOG_RUNNING = f"""{CYAN}forecast{OFF} 1,000,000 rows, 12 columns, device {BOLD}cuda:0{OFF}
+
+def _epochs(first: int, last: int) -> str:
+    """Give the lines of some epochs; every fourth is the best so far."""
+    best = f"  {GREEN}best{OFF}"
+    return "".join(
+        f"epoch {n:>3}  loss {0.2 + 0.7 / (n + 1):.4f}  validation {0.22 + 0.7 / (n + 1):.4f}"
+        f"{best if n % 4 == 2 else ''}\n"
+        for n in range(first, last)
+    )
+
+
+HEAD = f"""{CYAN}forecast{OFF} 1,000,000 rows, 12 columns, device {BOLD}cuda:0{OFF}
 {YELLOW}WARNING{OFF}  214 rows have no price: filled with the median of their store
-epoch  58  loss 0.2483  validation 0.2641
-epoch  59  loss 0.2476  validation 0.2638
-epoch  60  loss 0.2471  validation 0.2630  {GREEN}best{OFF}
-epoch  61  loss 0.2455  validation 0.2634
-epoch  62  loss 0.2442  validation 0.2609  {GREEN}best{OFF}
-fit:  61%|██████████████▋         | 61/100 [01:22<00:52,  1.35s/it, loss=0.246]\r"""
-LOG_RUNNING += "fit:  62%|██████████████▉         | 62/100 [01:23<00:51,  1.35s/it, loss=0.244]"
-LOG_DONE = f"""epoch  98  loss 0.2311  validation 0.2527
-epoch  99  loss 0.2309  validation 0.2524  {GREEN}best{OFF}
-fit: 100%|████████████████████████| 100/100 [02:15<00:00,  1.35s/it, loss=0.231]"""
-LOG_KILLED = f"""epoch  71  loss 0.2389  validation 0.2588
-fit:  71%|█████████████████       | 71/100 [02:58<01:12,  2.51s/it, loss=0.239]
-{RED}Killed: out of memory (exit code 137){OFF}"""
+"""
+LOG_RUNNING = (
+    _epochs(0, 58)
+    + HEAD
+    + _epochs(58, 64)
+    + "fit:  61%|██████████████▋         | 61/100 [01:22<00:52,  1.35s/it, loss=0.246]\r"
+    + "fit:  62%|██████████████▉         | 62/100 [01:23<00:51,  1.35s/it, loss=0.244]"
+)
+LOG_DONE = (
+    HEAD
+    + _epochs(0, 102)
+    + "fit: 100%|████████████████████████| 100/100 [02:15<00:00,  1.35s/it, loss=0.231]\n"
+)
+LOG_KILLED = (
+    HEAD
+    + _epochs(0, 74)
+    + "fit:  71%|█████████████████       | 71/100 [02:58<01:12,  2.51s/it, loss=0.239]\n"
+    + f"{RED}Killed: out of memory (exit code 137){OFF}\n"
+)
 
 TRACEBACK = (
     f"{RED}---------------------------------------------------------------------------{OFF}",
@@ -111,8 +128,16 @@ TABLE = """<div><style scoped>th {color: red}</style><script>document.title = 'r
 </thead><tbody><tr><th>0</th><td>217</td><td>31</td></tr><tr><th>1</th><td>305</td><td>12</td></tr></tbody></table>
 <img src="x" onerror="document.title = 'ran'"><p>2 rows × 2 columns</p></div>"""
 OUTPUTS = [
-    {"output_type": "display_data", "data": {"image/svg+xml": FIGURE, "text/plain": "<Figure>"}, "metadata": {}},
-    {"output_type": "display_data", "data": {"text/html": TABLE, "text/plain": "   store  units"}, "metadata": {}},
+    {
+        "output_type": "display_data",
+        "data": {"image/svg+xml": FIGURE, "text/plain": "<Figure>"},
+        "metadata": {},
+    },
+    {
+        "output_type": "display_data",
+        "data": {"text/html": TABLE, "text/plain": "   store  units"},
+        "metadata": {},
+    },
     {"output_type": "execute_result", "data": {"text/plain": "Model(loss=0.231)"}, "metadata": {}},
 ]
 
@@ -167,7 +192,10 @@ def states(now: float = NOW) -> list[State]:
         ended=now,
         inputs=SENT,
         outputs=LANDED,
-        files=(FileInfo("out/forecast.csv", 14_600, "fetched"), FileInfo("out/model.pt", 41_000_000, "there")),
+        files=(
+            FileInfo("out/forecast.csv", 14_600, "fetched"),
+            FileInfo("out/model.pt", 41_000_000, "there"),
+        ),
         lines=105,
         attempt=1,
     )

@@ -1,0 +1,94 @@
+"""Files that a job made or changed, brought into the notebook's folder; what was changed here meanwhile stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from .models import FileInfo
+
+__all__ = ["bring_home"]
+
+
+def bring_home(
+    came: Path, sent: Path | None, folder: Path, files: Sequence[FileInfo]
+) -> tuple[FileInfo, ...]:
+    """Write the files of a job into the folder that its workspace came from.
+
+    Parameters
+    ----------
+    came : Path
+        Zip of the files that came back.
+    sent : Path, optional
+        Zip of the workspace as it was sent; None where none was.
+    folder : Path
+    files : sequence of FileInfo
+        All that the job made or changed; those in state ``fetched`` are in `came`.
+
+    Returns
+    -------
+    tuple of FileInfo
+        The same, with what has become of each.
+    """
+    with zipfile.ZipFile(came) as new:
+        old = zipfile.ZipFile(sent) if sent is not None and sent.exists() else None
+        try:
+            return tuple(_bring(f, new, old, folder) if f.state == "fetched" else f for f in files)
+        finally:
+            if old is not None:
+                old.close()
+
+
+def _bring(file: FileInfo, new: zipfile.ZipFile, old: zipfile.ZipFile | None, folder: Path) -> FileInfo:
+    path = PurePosixPath(file.path)
+    target = folder / path
+    if path.is_absolute() or ".." in path.parts or not _inside(target, folder):
+        return file.replace(state="there", reason="its path leads out of the workspace")
+    if os.path.lexists(target):
+        if _same(target, new, file.path):
+            return file
+        if old is None or not _same(target, old, file.path):
+            return file.replace(state="kept here", reason="it was changed here meanwhile")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write(target, new, file.path)
+    except OSError as error:
+        return file.replace(state="there", reason=f"it cannot be written here: {error.strerror}")
+    return file
+
+
+def _inside(target: Path, folder: Path) -> bool:
+    """Whether `target` lies in `folder` also after links are followed."""
+    return Path(os.path.realpath(target.parent)).is_relative_to(os.path.realpath(folder))
+
+
+def _same(target: Path, archive: zipfile.ZipFile, name: str) -> bool:
+    try:
+        info = archive.getinfo(name)
+    except KeyError:
+        return False
+    if target.is_symlink() or not target.is_file() or target.stat().st_size != info.file_size:
+        return False
+    with archive.open(info) as there, open(target, "rb") as here:
+        while block := there.read(1 << 20):
+            if here.read(len(block)) != block:
+                return False
+    return True
+
+
+def _write(target: Path, archive: zipfile.ZipFile, name: str) -> None:
+    """Write a file in one step, with the mode that it had there."""
+    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    try:
+        with os.fdopen(handle, "wb") as out, archive.open(name) as there:
+            shutil.copyfileobj(there, out, 1 << 20)
+        mode = (archive.getinfo(name).external_attr >> 16) & 0o777
+        os.chmod(draft, mode or 0o644)
+        os.replace(draft, target)
+    except BaseException:
+        os.unlink(draft)
+        raise

@@ -117,7 +117,7 @@ class Blobs:
         Returns
         -------
         int
-            Bytes sent by this call.
+            Bytes that the store lacked, and has now.
 
         Raises
         ------
@@ -247,22 +247,21 @@ class Blobs:
         self, chunks: list[tuple[str, memoryview]], lifetime: float, on_progress: Progress | None
     ) -> int:
         total = sum(view.nbytes for _, view in chunks)
-        patience, sent = self._link.patience(), 0
-        todo = self._absent(chunks)
+        patience, todo = self._link.patience(), self._absent(chunks)
+        lacked = sum(view.nbytes for _, view in todo)
         while todo:
             report = _Report(total, total - sum(view.nbytes for _, view in todo), on_progress)
             try:
                 with Wire(self._link.address, self._link.timeout) as wire:
                     for size in wire.put(todo, lifetime):
                         patience.reset()
-                        sent += size
                         report.add(size)
-                return sent
+                break
             except RedisError as error:
                 time.sleep(patience.failed(error))
                 # A store that came back may have lost what it had confirmed: ask, do not remember.
                 todo = self._absent(chunks)
-        return sent
+        return lacked
 
     def _absent(self, chunks: list[tuple[str, memoryview]]) -> list[tuple[str, memoryview]]:
         lengths = self._link.many([("STRLEN", key) for key, _ in chunks])

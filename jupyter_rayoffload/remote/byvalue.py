@@ -1,8 +1,8 @@
 """Functions, classes and cells of the notebook, written by value; :mod:`.rebuild` is the reading side.
 
-Importable ones go by reference, as pickle does it. What cloudpickle knows about the types of the standard library is
-used; its reducers of functions and classes are not, because they copy globals, separate closures that share a
-variable, and run ``__init_subclass__`` and metaclasses a second time.
+Importable ones go by reference, as pickle does it. What cloudpickle knows about the types of the standard
+library is used; its reducers of functions and classes are not, because they copy globals, separate closures
+that share a variable, and run ``__init_subclass__`` and metaclasses a second time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .rebuild import Rebuilder, class_dict, identities
 __all__ = ["CACHED", "ByValue", "functions_behind"]
 
 #: What :func:`functools.lru_cache` makes.
-CACHED: type = type(functools.lru_cache(None)(len))
+CACHED: Any = type(functools.lru_cache(None)(len))
 
 _SINGLETON_TYPES = (type(None), type(Ellipsis), type(NotImplemented))
 #: What a namespace made by ``exec`` needs so that relative imports and logging work in its functions.
@@ -41,7 +41,8 @@ class ByValue(pickle.Pickler):
     changed : collection of objects
         Functions and classes that the reader shall bring up to date, if it knows them.
     mentioned : collection of str
-        Names in the code that will use the values: a module brings those loaded submodules that are spelled with them.
+        Names in the code that will use the values: a module brings those loaded submodules that are spelled
+        with them.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class ByValue(pickle.Pickler):
         self._cells: dict[int, tuple[Any, int]] = {}
         self._submodules: dict[str, list[tuple[str, frozenset[str]]]] = {}
 
-    # -- functions ----------------------------------------------------------------------------------------------
+    # -- functions ------------------------------------------------------------------------------------------
 
     def function(self, function: types.FunctionType) -> Any:
         """Reduce a function."""
@@ -73,8 +74,8 @@ class ByValue(pickle.Pickler):
         changed = id(function) in self._changed
         scope, extracted = self._scope(function)
         closure = function.__closure__ or ()
-        # The first function that brings a cell owns it, and fills it once the function itself is known: a function may
-        # close over itself. Others refer to the cell by its owner, so that they share it, here and there.
+        # The first function that brings a cell owns it, and fills it once the function itself is known: a
+        # function may close over itself. Others refer to the cell by its owner, so that they share it.
         own = [
             self._cells.setdefault(id(cell), (function, n)) == (function, n) for n, cell in enumerate(closure)
         ]
@@ -95,7 +96,7 @@ class ByValue(pickle.Pickler):
         return Rebuilder.make_function, args, state, None, None, Rebuilder.set_function
 
     def _scope(self, function: types.FunctionType) -> tuple[Any, dict[str, Any] | None]:
-        """Give the function's globals as they travel, and those entries that it reads, if they travel with it."""
+        """Give the function's globals as they travel, and what it reads of them if that travels with it."""
         scope = function.__globals__
         if scope is self.namespace:
             return scope, None
@@ -129,7 +130,7 @@ class ByValue(pickle.Pickler):
         args = (identity, function.__wrapped__, function.cache_parameters())
         return Rebuilder.make_cached, args, (identity, attributes), None, None, Rebuilder.set_cached
 
-    # -- modules ------------------------------------------------------------------------------------------------
+    # -- modules --------------------------------------------------------------------------------------------
 
     def module(self, module: types.ModuleType) -> Any:
         """Reduce a module: by name if it can be imported, else as cloudpickle does."""
@@ -155,7 +156,7 @@ class ByValue(pickle.Pickler):
         if names:
             yield from (name for name, parts in self._submodules[prefix] if parts <= frozenset(names))
 
-    # -- classes ------------------------------------------------------------------------------------------------
+    # -- classes --------------------------------------------------------------------------------------------
 
     def cls(self, cls: type) -> Any:
         """Reduce a class."""
@@ -175,6 +176,7 @@ class ByValue(pickle.Pickler):
     def dynamic_class(self, cls: type) -> Any:
         """Reduce a class by value."""
         identity = identities.of(cls)
+        meta: type = type(cls)
         attributes = class_dict(cls)
         if "__annotate_func__" in vars(cls):  # Python 3.14 keeps a function in place of the annotations
             attributes["__annotations__"] = _annotations(cls)
@@ -188,7 +190,7 @@ class ByValue(pickle.Pickler):
         if isinstance(cls, enum.EnumMeta):
             make: Any = Rebuilder.make_enum
             own = ("_value_", "_name_", "__objclass__", "_sort_order_")
-            everyone = dict(cls.__members__)
+            everyone: dict[str, Any] = dict(cls.__members__)
             members = {n: {k: v for k, v in vars(m).items() if k not in own} for n, m in everyone.items()}
             args = (
                 identity,
@@ -200,7 +202,7 @@ class ByValue(pickle.Pickler):
             )
         else:
             make = Rebuilder.make_class
-            builder = next(m for m in type(cls).__mro__ if cp._should_pickle_by_reference(m))
+            builder = next(m for m in meta.__mro__ if cp._should_pickle_by_reference(m))
             quiet = not _importable_hook(cls)
             args = (identity, type(cls), builder, cls.__name__, cls.__bases__, body, quiet)
         state = (identity, id(cls) in self._changed, attributes, registered, members)
@@ -208,7 +210,7 @@ class ByValue(pickle.Pickler):
 
 
 def functions_behind(value: Any) -> Iterator[Any]:
-    """Give a function or class itself, and the functions that it calls through its closure, ``partial`` or binding."""
+    """Give a function or class, and the functions that it calls through closure, ``partial`` or binding."""
     found: set[int] = set()
     queue = [value]
     while queue:

@@ -1,9 +1,9 @@
 """Values to bytes and back, keeping their meaning.
 
-All values of a mapping are one pickle graph: one stream of protocol 5, one dump per name, one memo, so that what they
-share they still share on the other side. Large buffers stay out of the stream. A stream is::
+All values of a mapping are one pickle graph: one stream of protocol 5, one dump per name, one memo, so that
+what they share they still share on the other side. Large buffers stay out of the stream. A stream is::
 
-    prelude | dump of each name | footer: JSON {format, python, names, buffers} | length of the footer (4 bytes)
+    prelude | dump of each name | footer: JSON {format, python, names, buffers} | its length (4 bytes)
 
 ``buffers`` of the footer gives, for each buffer in the order in which the stream asks for it, its number in
 :attr:`Frozen.buffers`: arrays over the same memory share one.
@@ -78,7 +78,7 @@ class WrongFormat(Exception):
 
 @dataclass(frozen=True)
 class Buffer:
-    """A buffer that stays outside the stream; `digest` is that of :meth:`.signing.Signer.digest`, `size` bytes."""
+    """A buffer that stays outside the stream, by its :meth:`.signing.Signer.digest`; `size` is bytes."""
 
     digest: str
     size: int
@@ -125,7 +125,8 @@ def check_header(header: Mapping[str, Any]) -> None:
     """
     if header.get("format") != FORMAT:
         raise WrongFormat(
-            f"these values have format {header.get('format')!r}, and this version of jupyter_rayoffload reads {FORMAT}"
+            f"these values have format {header.get('format')!r}, "
+            f"and this version of jupyter_rayoffload reads format {FORMAT}"
         )
     if header.get("python") != _python():
         raise WrongFormat(
@@ -162,10 +163,10 @@ def freeze(
     skip : bool
         Leave out what cannot travel, and say why in :attr:`Frozen.refused`, instead of raising.
     changed : collection of str
-        Names whose value is a function or class that the reader, if it has it already, shall bring up to date.
+        Names whose value is a function or class that a reader who has it already shall bring up to date.
     mentioned : collection of str
-        Names in the code that will use the values. A package among the values brings its loaded submodules that are
-        spelled with these (``xml`` and ``etree.ElementTree``).
+        Names in the code that will use the values. A package among the values brings its loaded submodules
+        that are spelled with these (``xml`` and ``etree.ElementTree``).
 
     Returns
     -------
@@ -265,7 +266,7 @@ def _copied(view: memoryview) -> memoryview:
 def thaw(
     graph: bytes, buffers: Sequence[Any], namespace: dict[str, Any], names: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Unpickle what :func:`freeze` wrote. The signatures of `graph` and `buffers` have been checked by the caller.
+    """Unpickle what :func:`freeze` wrote; the caller has checked the signatures of `graph` and `buffers`.
 
     Parameters
     ----------
@@ -297,7 +298,7 @@ def thaw(
     memory = _separate(buffers)
     reader = Reader(io.BytesIO(graph), namespace, (memory[number] for number in footer["buffers"]))
     reader.load()  # the prelude
-    found = {}
+    found: dict[str, Any] = {}
     for name in footer["names"]:
         if not wanted - found.keys():
             break
@@ -320,7 +321,7 @@ def _footer(graph: bytes) -> dict[str, Any]:
 
 
 def _separate(buffers: Sequence[Any]) -> list[memoryview]:
-    """Give each buffer memory of its own: equal ones may have been fetched once, but are not the same array."""
+    """Give each buffer memory of its own: equal ones may have been fetched once, but are two arrays."""
     seen: set[int] = set()
     memory = []
     for buffer in buffers:
@@ -332,7 +333,7 @@ def _separate(buffers: Sequence[Any]) -> list[memoryview]:
 
 
 class _PyBuffer(ctypes.Structure):
-    """The C structure of a buffer (https://docs.python.org/3/c-api/buffer.html); only its first field is read."""
+    """The C structure of a buffer (https://docs.python.org/3/c-api/buffer.html); `buf` is its address."""
 
     _fields_ = (
         ("buf", ctypes.c_void_p),

@@ -1,7 +1,7 @@
 """What a value is, in a few words, for lists of inputs and outputs.
 
-Nothing here runs code of a user's class that may be slow or raise, and no library is imported: types are recognized by
-the names of their classes and modules.
+Nothing here runs code of a user's class that may be slow or raise, and no library is imported: types are
+recognized by the names of their classes and modules.
 """
 
 from __future__ import annotations

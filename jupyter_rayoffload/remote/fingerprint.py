@@ -39,8 +39,9 @@ def fingerprint(value: Any, namespace: dict[str, Any]) -> bytes | None:
 
     Notes
     -----
-    Classes of the notebook count by their identity and not by their attributes, except where the value itself is one:
-    a changed class is not a change of its instances. Sets are taken in the order that they have.
+    Classes of the notebook count by their identity and not by their attributes, except where the value
+    itself is one: a changed class is not a change of its instances. Sets are taken in the order that they
+    have.
     """
     sink = _Sink()
     try:

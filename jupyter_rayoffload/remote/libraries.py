@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 __all__ = ["versions"]
 
-#: Import names that differ from the distribution's; others are looked up in the metadata of all distributions, once.
+#: Import names that differ from the distribution's; for others all distributions are searched, once.
 _KNOWN = {
     "sklearn": "scikit-learn",
     "PIL": "pillow",
@@ -20,11 +20,12 @@ _KNOWN = {
 
 
 def versions(modules: Iterable[str]) -> dict[str, str]:
-    """Give the distribution versions behind `modules` (dotted names); the standard library and local files have none.
+    """Give the versions of the distributions behind `modules`; standard library and local files have none.
 
     Parameters
     ----------
     modules : iterable of str
+        Dotted names.
 
     Returns
     -------
@@ -34,7 +35,9 @@ def versions(modules: Iterable[str]) -> dict[str, str]:
     roots = {module.partition(".")[0] for module in modules if module}
     ours = __name__.partition(".")[0]
     found = {
-        _distribution(root) for root in roots - {ours, "__main__"} if root not in sys.stdlib_module_names
+        _distribution(root)
+        for root in roots - {ours, "cloudpickle", "__main__"}
+        if root not in sys.stdlib_module_names
     }
     return dict(sorted(pair for pair in found if pair))
 

@@ -1,8 +1,8 @@
 """The pickler and the unpickler: what travels, how, and what does not.
 
-The first bytes of each stream put the makers of :mod:`.rebuild` and the reader's namespace into the memo of the
-unpickler; the pickler's memo is primed to match. So a stream refers to them by number, whatever the package is called
-where it is read, and the namespace's own dictionary stands for the reader's.
+The first bytes of each stream put the makers of :mod:`.rebuild` and the reader's namespace into the memo of
+the unpickler; the pickler's memo is primed to match. So a stream refers to them by number, whatever the
+package is called where it is read, and the namespace's own dictionary stands for the reader's.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Writer(ByValue):
         self.reducers: dict[type, Callable[[Any], Any] | None] = {}
 
     def reducer_override(self, obj: Any) -> Any:
-        """Reduce `obj`; called for everything but Python's plain values and containers, so it must be quick."""
+        """Reduce `obj`; called for all but Python's plain values and containers, so it must be quick."""
         kind = type(obj)
         try:
             reducer = self.reducers[kind]
@@ -86,7 +86,7 @@ class Writer(ByValue):
         """Give the reducer of a type."""
         if issubclass(kind, type):
             return self.cls
-        own = {
+        own: dict[Any, Callable[[Any], Any]] = {
             types.FunctionType: self.function,
             types.CellType: self.cell,
             types.ModuleType: self.module,
@@ -130,7 +130,7 @@ class Reader(pickle.Unpickler):
         return getattr(self._rebuilder, name)
 
     def find_class(self, module: str, name: str) -> Any:
-        """Import by name; what lived in the notebook's ``__main__`` is looked for in the reader's namespace first."""
+        """Import by name; for ``__main__`` look in the reader's namespace first."""
         if module == "__main__" and name in self._rebuilder.namespace:
             return self._rebuilder.namespace[name]
         return super().find_class(module, name)

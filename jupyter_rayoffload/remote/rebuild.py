@@ -1,8 +1,8 @@
 """What a stream calls while it is read: makers of functions, classes, cells and exceptions.
 
-A stream names these makers by the names of :data:`MAKERS`, never by a module path, because this package has another
-name on the cluster. What a stream defines carries an identity; whoever knows that identity already uses its own
-object, so that an instance that comes back is an instance of the notebook's own class.
+A stream names these makers by the names of :data:`MAKERS`, never by a module path, because this package has
+another name on the cluster. What a stream defines carries an identity; whoever knows that identity already
+uses its own object, so that an instance that comes back is an instance of the notebook's own class.
 """
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ class Rebuilder:
         identities.enter(identity, obj)
         return obj
 
-    # -- functions ----------------------------------------------------------------------------------------------
+    # -- functions ------------------------------------------------------------------------------------------
 
     def make_function(self, identity: str, code: types.CodeType, scope: Any, cells: tuple[Any, ...]) -> Any:
-        """Make a function without its state; `scope` is its globals or their module; None is a cell of its own."""
+        """Make a function without state; `scope` is its globals or their module, None a cell of its own."""
         known = identities.find(identity)
         if known is not None:
             return known
@@ -178,7 +178,7 @@ class Rebuilder:
         if state[0] in self._fresh:
             function.__dict__.update(state[1])
 
-    # -- classes ------------------------------------------------------------------------------------------------
+    # -- classes --------------------------------------------------------------------------------------------
 
     def make_class(
         self,
@@ -192,9 +192,10 @@ class Rebuilder:
     ) -> Any:
         """Make a class without its attributes.
 
-        `builder` is the first importable class of the metaclass's order: where the metaclass is the notebook's own,
-        its ``__new__`` has had its effect and is not run again. For the same reason `quiet` keeps the notebook's own
-        ``__init_subclass__`` from running: it would see an empty class, and register it twice.
+        `builder` is the first importable class of the metaclass's order: where the metaclass is the
+        notebook's own, its ``__new__`` has had its effect and is not run again. For the same reason `quiet`
+        keeps the notebook's own ``__init_subclass__`` from running: it would see an empty class, and
+        register it twice.
         """
         known = identities.find(identity)
         if known is not None:
@@ -203,7 +204,7 @@ class Rebuilder:
         def build(parents: tuple[type, ...]) -> Any:
             if builder is meta:
                 return meta(name, parents, dict(body))
-            return builder.__new__(meta, name, parents, dict(body))  # type: ignore[call-overload]
+            return builder.__new__(meta, name, parents, dict(body))
 
         return self._enter(
             identity, _build_quietly(build, bases) if quiet else _build(build, meta, name, bases, body)
@@ -222,7 +223,7 @@ class Rebuilder:
         return self._enter(identity, enum.EnumMeta.__new__(meta, name, bases, namespace))
 
     def set_class(self, cls: Any, state: tuple[Any, ...]) -> None:
-        """Give a class its attributes; one that is known gets them only if the class itself came back changed."""
+        """Give a class its attributes; one that is known only if the class itself came back changed."""
         identity, update, attributes, registered, members = state
         fresh = identity in self._fresh
         if not fresh and not update:
@@ -240,12 +241,12 @@ class Rebuilder:
         for name, member_state in members.items():
             vars(cls[name]).update(member_state)
 
-    # -- exceptions ---------------------------------------------------------------------------------------------
+    # -- exceptions -----------------------------------------------------------------------------------------
 
     def make_exception(self, cls: type, base: type, args: tuple[Any, ...]) -> Any:
         """Make an exception as its nearest built-in class does; the constructors of others are not called."""
         error = base.__new__(cls, *args)
-        base.__init__(error, *args)
+        base.__init__(error, *args)  # type: ignore[misc]  # not the constructor of its own class, on purpose
         return error
 
     def set_exception(self, error: Any, state: tuple[Any, ...]) -> None:
@@ -260,7 +261,7 @@ class Rebuilder:
                 setattr(error, name, value)
         error.__cause__, error.__context__, error.__suppress_context__ = cause, context, suppress
 
-    # -- others -------------------------------------------------------------------------------------------------
+    # -- others ---------------------------------------------------------------------------------------------
 
     def make_module(self, name: str, submodules: tuple[str, ...]) -> Any:
         """Import a module, and those of its submodules that are used here."""
@@ -271,7 +272,7 @@ class Rebuilder:
         return module
 
     def make_cached_property(self, function: Any) -> Any:
-        """Make a :class:`functools.cached_property`; up to Python 3.11 it holds a lock, which cannot travel."""
+        """Make a :class:`functools.cached_property`, with a new lock where it has one (to Python 3.11)."""
         return functools.cached_property(function)
 
 

@@ -33,7 +33,8 @@ while True:
     try:
         namespace.update(codec.thaw(graph, buffers, namespace))
         exec(compile(cell, "<cell>", "exec", dont_inherit=True), namespace)
-        frozen = codec.freeze({n: namespace[n] for n in outputs}, namespace, signer, copy=False, changed=changed)
+        values = {n: namespace[n] for n in outputs}
+        frozen = codec.freeze(values, namespace, signer, copy=False, changed=changed)
         answer = frozen.graph, [bytearray(b.data) for b in frozen.buffers]
     except BaseException as error:
         import traceback

@@ -1,4 +1,5 @@
 """Functions and classes of the notebook keep meaning what they mean, there and back."""
+# ruff: noqa: E501 - the tables are easier to read with one case per line
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ def book(there):
     return Notebook(there)
 
 
-# -- functions --------------------------------------------------------------------------------------------------------
+# -- functions ----------------------------------------------------------------------------------------------
 
 
 def test_function_reads_the_names_of_where_it_runs(book):
@@ -204,7 +205,7 @@ def test_a_function_with_an_empty_cell_and_a_bare_cell(book):
     assert book["seen"] == (9, [5])
 
 
-# -- classes ----------------------------------------------------------------------------------------------------------
+# -- classes ------------------------------------------------------------------------------------------------
 
 CLASSES = {
     "plain": ("class A:\n k = 1\n def __init__(self, v): self.v = v\n def get(self): return self.v + self.k\na = A(2)",
@@ -395,7 +396,7 @@ def test_order_of_a_class_body_is_kept(book):
     assert book["order"] == ["zeta", "alpha", "mid"]
 
 
-# -- identities -------------------------------------------------------------------------------------------------------
+# -- identities ---------------------------------------------------------------------------------------------
 
 
 def test_identities_forget_what_has_died():

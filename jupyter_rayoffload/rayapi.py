@@ -318,8 +318,10 @@ class RayClient:
                     return submission_id
                 if "already exists" in text:
                     return await self._ours(submission_id, entrypoint, metadata)
-                # The head's agent comes up some seconds after the head itself.
-                if "No available agent" not in text or loop.time() > deadline:
+                # The dashboard hands the request to the head's agent, which comes up some seconds later, and
+                # says in these words that it did not get through.
+                lost = "No available agent" in text or "aiohttp.client_exceptions" in text
+                if not lost or loop.time() > deadline:
                     raise self._error("POST", "/api/jobs/", status, text)
             await asyncio.sleep(0.5)
 

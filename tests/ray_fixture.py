@@ -94,7 +94,15 @@ def tree(backend: LocalBackend) -> list[psutil.Process]:
     if state is None:
         return []
     keeper = psutil.Process(state.pid)
-    return [keeper, *keeper.children(recursive=True)]
+    return [p for p in (keeper, *keeper.children(recursive=True)) if alive(p)]
+
+
+def alive(process: psutil.Process) -> bool:
+    """Tell whether it runs: a zombie does not, nor does another process of the same number."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @dataclass

@@ -134,6 +134,7 @@ class Keeper:
             while not self._stop.is_set():
                 await self._unless_stopped(self._live())
                 self._note_death(deaths)
+                await self._end_ray()
         except _Stopped:
             pass
         except OffloadError as error:

@@ -5,9 +5,9 @@ anywidget (0.14 s), so others import it when a panel is first shown.
 
 How the log reaches the browser: the trait `log` is never assigned; whenever a page asks for the widget's
 state it is made on demand from the newest lines. Later lines come as numbered messages ``{"log": {seq,
-changed, first, lines, total}}``: all lines from `changed` on are new, and those from `first` on are these. The
-page leaves out what its snapshot already had, and asks for other lines by ``{"want": [first, last]}``, so that
-a log of a million lines costs it no more than a window.
+changed, first, lines, total}}``: all lines from `changed` on are new, and those from `first` on are these.
+The page leaves out what its snapshot already had, and asks for other lines by ``{"want": [first, last]}``, so
+that a log of a million lines costs it no more than a window.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class JobPanel(_Panel):
     _esm = _script("dom.js", "log.js", "outputs.js", "panel.js")
 
     log = traitlets.Dict().tag(sync=True, to_json=lambda _, panel: panel._snapshot())
-    outputs = traitlets.List().tag(sync=True)
+    outputs: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
 
     def __init__(
         self, record: JobRecord, read_log: Callable[[int, int], Sequence[str]] | None = None

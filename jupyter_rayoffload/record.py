@@ -12,7 +12,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from . import ansi, words
+from . import ansi, sentences, words
 from .models import Failure, JobRecord, Phase, Value
 from .outputs import Outputs
 
@@ -172,21 +172,21 @@ def _status(record: JobRecord) -> tuple[str, str]:
 
 def _status_text(record: JobRecord) -> str:
     word, facts = _status(record)
-    return f"{word}  {words.job_name(record)}" + (f"  {facts}" if facts else "")
+    return f"{word}  {sentences.job_name(record)}" + (f"  {facts}" if facts else "")
 
 
 def _sentences(record: JobRecord) -> list[str]:
-    return [said for said in words.voices(record) if said]
+    return [said for said in sentences.voices(record) if said]
 
 
 def _said(record: JobRecord) -> list[str]:
-    notes = words.workspace_notes(record) if record.phase.ended else []
+    notes = sentences.workspace_notes(record) if record.phase.ended else []
     return [words.plain(s, record.ended) for s in (*_sentences(record), *notes)]
 
 
 def _command_lines(record: JobRecord) -> str:
     lines = [f"To see it live or again: %ray attach {record.id}"]
-    if record.phase is not Phase.SUCCEEDED and words.worth_a_rerun(record):
+    if record.phase is not Phase.SUCCEEDED and sentences.worth_a_rerun(record):
         lines.append(f"To start it again from the same inputs: %ray rerun {record.id}")
     return "\n".join(lines)
 
@@ -216,7 +216,7 @@ def _table_text(record: JobRecord) -> list[str]:
 
 def _status_html(record: JobRecord) -> str:
     word, facts = _status(record)
-    name = f"<code>{_safe(words.job_name(record))}</code>"
+    name = f"<code>{_safe(sentences.job_name(record))}</code>"
     return f'<p style="margin: 0 0 8px"><b>{word}</b> {name} {_safe(facts)}</p>'
 
 
@@ -265,7 +265,7 @@ def _traceback_html(failure: Failure | None) -> str:
 
 
 def _notes_html(record: JobRecord) -> str:
-    return _paragraph([_marked(note, record.ended) for note in words.workspace_notes(record)])
+    return _paragraph([_marked(note, record.ended) for note in sentences.workspace_notes(record)])
 
 
 def _paragraph(lines: Sequence[str]) -> str:

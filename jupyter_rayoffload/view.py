@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import ansi, words
+from . import ansi, sentences, words
 from .models import (
     STEPS,
     ClusterInfo,
@@ -41,8 +41,8 @@ def job_view(record: JobRecord) -> Json:
     dict
         JSON-ready; the keys are those of ``static/panel.js``.
     """
-    quiet_line = record.phase is Phase.SUCCEEDED and not words.troubled(record)
-    name, word = words.job_name(record), words.phase_word(record.phase)
+    quiet_line = record.phase is Phase.SUCCEEDED and not sentences.troubled(record)
+    name, word = sentences.job_name(record), words.phase_word(record.phase)
     return {
         "id": record.id,
         "name": name,
@@ -69,7 +69,7 @@ def _status(record: JobRecord, said: str) -> str:
     """Give what a screen reader announces: the phase, and a reason that is not mere progress."""
     if record.phase in (Phase.PACKAGING, Phase.UPLOADING) or record.progress:
         return said
-    reason = words.sentence(record)
+    reason = sentences.sentence(record)
     return f"{said}. {reason}" if reason else said
 
 
@@ -87,7 +87,7 @@ def _meta(record: JobRecord, quiet_line: bool) -> list[str]:
         where = f"on {record.cluster}" if record.cluster else ""
         return [" ".join(filter(None, (asked, where)))]
     if quiet_line:
-        return [words.sentence(record), lines]
+        return [sentences.sentence(record), lines]
     if record.phase is Phase.LOST and record.last_seen:
         return [f"last sign of life {{at:{record.last_seen:.0f}}}"]
     if record.phase is Phase.FAILED and record.failure is not None:
@@ -108,7 +108,7 @@ def _actions(record: JobRecord, quiet_line: bool) -> list[Json]:
     out = []
     if not record.phase.ended:
         out.append(_action("cancel", "Cancel", text=True))
-    elif (quiet_line or record.phase is Phase.CANCELLED) and words.worth_a_rerun(record):
+    elif (quiet_line or record.phase is Phase.CANCELLED) and sentences.worth_a_rerun(record):
         out.append(_action("rerun", "Rerun", text=True))
     if record.dashboard and not record.phase.ended:
         out.append(_action("dashboard", "Open Ray dashboard", href=record.dashboard))
@@ -125,11 +125,11 @@ def _actions(record: JobRecord, quiet_line: bool) -> list[Json]:
 def _remedy(record: JobRecord) -> Json | None:
     """Give the one action for what went wrong, the remedy inside."""
     missed = [v.name for v in record.outputs if v.state is ValueState.NOT_LANDED]
-    if words.troubled(record) and missed:
-        value = f'{words.expression(record)}.outputs["{missed[0]}"]'
+    if sentences.troubled(record) and missed:
+        value = f'{sentences.expression(record)}.outputs["{missed[0]}"]'
         return _action("copy", "Copy expression", text=True, value=value)
     failure = record.failure
-    if failure is None or not words.worth_a_rerun(record):
+    if failure is None or not sentences.worth_a_rerun(record):
         return None
     memory, timeout = record.spec.options.resources.memory, record.spec.options.timeout
     if failure.reason == "OutOfMemory" and memory:
@@ -145,7 +145,7 @@ def _remedy(record: JobRecord) -> Json | None:
 
 
 def _strip(record: JobRecord) -> list[Json]:
-    if record.phase is Phase.CANCELLED or words.troubled(record):
+    if record.phase is Phase.CANCELLED or sentences.troubled(record):
         return []
     broken = _broken_step(record)
     return [_step(name, record.steps.get(name, Step()), record, name == broken) for name in STEPS]
@@ -173,7 +173,7 @@ def _broken_step(record: JobRecord) -> str:
 
 def _reason(record: JobRecord) -> Json | None:
     """Give main voice, second voice, the raw event, and one action."""
-    main, second = words.voices(record)
+    main, second = sentences.voices(record)
     if not (main or second):
         return None
     event = {"title": "Event", "text": record.event} if record.event else None
@@ -187,7 +187,7 @@ def _values(record: JobRecord) -> list[Json]:
     if (
         inputs
         and not (record.phase.ended and record.phase is not Phase.SUCCEEDED)
-        and not words.troubled(record)
+        and not sentences.troubled(record)
     ):
         rows.append({"title": "Inputs", "items": [_chip(v) for v in inputs]})
     if record.outputs:
@@ -246,15 +246,15 @@ def _marked_line(lines: Sequence[str], number: int | None) -> int | None:
 
 def _log_shown(record: JobRecord) -> bool:
     """Whether the log stands open: not where something else comes first, or where nobody must read it."""
-    if record.phase in (Phase.CANCELLED, Phase.LOST) or words.troubled(record):
+    if record.phase in (Phase.CANCELLED, Phase.LOST) or sentences.troubled(record):
         return False
     return record.failure is None or not record.failure.traceback
 
 
 def _gone(record: JobRecord) -> Mapping[str, Any]:
     """Give what the panel says when its own kernel has gone; ``{now}`` is the moment when that was seen."""
-    name, word = words.job_name(record), words.phase_word(record.phase).lower()
-    main, second = words.kernel_gone(record)
+    name, word = sentences.job_name(record), words.phase_word(record.phase).lower()
+    main, second = sentences.kernel_gone(record)
     return {
         "state": "unknown",
         "word": "Unknown",
@@ -310,7 +310,7 @@ def cluster_view(info: ClusterInfo, can: Sequence[str] = ()) -> Json:
         "status": f"Cluster {info.name}: {word}",
         "actions": actions,
         "meters": _meters(info) if running else [],
-        "lines": [line for line in (words.cluster_sentence(info), info.detail, _versions(info)) if line],
+        "lines": [line for line in (words.cluster_reason(info), info.detail, _versions(info)) if line],
     }
 
 

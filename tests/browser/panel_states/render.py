@@ -1,7 +1,7 @@
 """Draw every state of the panels in a real browser: ``python tests/browser/panel_states/render.py [FOLDER]``.
 
-One page holds them all, with the scripts and styles that ship, fed by real widgets without a kernel. The pictures
-in ``docs/images`` are made by this.
+One page holds them all, with the scripts and styles that ship, fed by real widgets without a kernel. The
+pictures in ``docs/images`` are made by this.
 """
 
 from __future__ import annotations

@@ -121,11 +121,14 @@ TRACEBACK = (
     f"{RED}ValueError{OFF}: 3 rows of 'units' are NaN",
 )
 
-FIGURE = """<svg xmlns="http://www.w3.org/2000/svg" width="240" height="60"><rect width="240" height="60" fill="#fff"/>
+FIGURE = """<svg xmlns="http://www.w3.org/2000/svg" width="240" height="60">
+<rect width="240" height="60" fill="#fff"/>
 <polyline points="5,5 50,30 100,42 150,48 235,52" fill="none" stroke="#1976d2" stroke-width="2"/></svg>"""
 TABLE = """<div><style scoped>th {color: red}</style><script>document.title = 'ran'</script>
-<table border="1" class="dataframe"><thead><tr style="text-align: right;"><th></th><th>store</th><th>units</th></tr>
-</thead><tbody><tr><th>0</th><td>217</td><td>31</td></tr><tr><th>1</th><td>305</td><td>12</td></tr></tbody></table>
+<table border="1" class="dataframe"><thead>
+<tr style="text-align: right;"><th></th><th>store</th><th>units</th></tr>
+</thead><tbody><tr><th>0</th><td>217</td><td>31</td></tr>
+<tr><th>1</th><td>305</td><td>12</td></tr></tbody></table>
 <img src="x" onerror="document.title = 'ran'"><p>2 rows × 2 columns</p></div>"""
 OUTPUTS = [
     {
@@ -156,8 +159,8 @@ def states(now: float = NOW) -> list[State]:
         _spec(),
         Phase.STARTING_CLUSTER,
         reason="Waiting for 1 GPU: no node has one free",
-        detail="Cluster default, profile gpu, asked {since:%d} ago. The job starts by itself when a GPU is free"
-        % (now - 58),
+        detail=f"Cluster default, profile gpu, asked {{since:{now - 58:.0f}}} ago. "
+        "The job starts by itself when a GPU is free",
         event="14:27:31 FailedScheduling 0/6 nodes are available: 6 Insufficient nvidia.com/gpu",
         steps={"cluster": Step(now - 72), "workspace": Step(now - 72, now - 71.6)},
         started=now - 72,
@@ -238,7 +241,8 @@ def states(now: float = NOW) -> list[State]:
         failure=Failure(
             reason="JobLost",
             message="The cluster’s head died, and the job with it",
-            hint="Its inputs and 91 lines of log are kept. Rerun starts it again from the same inputs, on a new head",
+            hint="Its inputs and 91 lines of log are kept. "
+            "Rerun starts it again from the same inputs, on a new head",
         ),
     )
     rebound = "the name was rebound in the notebook while the job ran"
@@ -256,7 +260,7 @@ def states(now: float = NOW) -> list[State]:
     chained = JobRecord(
         _spec("evaluate", expected=("report",)),
         Phase.UPLOADING,
-        reason="Waits for `model` from job fit, which has been running for {since:%d}" % (now - 89),
+        reason=f"Waits for `model` from job fit, which has been running for {{since:{now - 89:.0f}}}",
         steps=_steps(0.1, "reused", 24, end=now, current=True),
         started=now - 24,
         inputs=(

@@ -1,0 +1,255 @@
+"""Play a notebook of the corpus in a real kernel, and say where two performances differ."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import shutil
+import struct
+from base64 import b64decode
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kernel_client import Kernel, KernelDied, Run, fold
+
+from .cells import Cell, Notebook
+
+PROBE = Path(__file__).with_name("probe.py")
+#: Metadata key of the outputs that are our own: panel and record.
+OURS = "rayoffload"
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass
+class Seen:
+    """What one cell did, in a form that can be compared."""
+
+    source: str
+    ok: bool
+    error: dict[str, str] | None
+    stdout: str
+    stderr: str
+    shown: list[Any]
+    names: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+
+class Stage:
+    """A kernel in a folder of its own, in which notebooks are played one after the other.
+
+    Parameters
+    ----------
+    folder : Path
+        The notebooks' folder; emptied before each.
+    offloaded : bool
+        Whether the cells that are marked get their ``%%ray_job``.
+    env : dict, optional
+        Further environment of the kernel.
+    """
+
+    def __init__(self, folder: Path, offloaded: bool, env: dict[str, str] | None = None) -> None:
+        self.folder, self.offloaded = folder, offloaded
+        folder.mkdir(parents=True, exist_ok=True)
+        self.kernel = Kernel(folder, env)
+        self._prepare()
+
+    def close(self) -> None:
+        """End the kernel, and the cluster that it started."""
+        try:
+            if self.offloaded:
+                self.kernel.run("%ray cluster down", history=False)
+        finally:
+            self.kernel.shutdown()
+
+    def play(self, notebook: Notebook, timeout: float = 60) -> list[Seen]:
+        """Run the cells of `notebook` in order, and look at the names after each but the first plain ones."""
+        self._clear()
+        try:
+            runs = [(cell, self._perform(cell, timeout)) for cell in notebook.cells]
+        except (KernelDied, TimeoutError):
+            self.kernel.restart()
+            self._prepare()
+            raise
+        outputs = fold(run for _, (run, _) in runs if run)
+        cells = [(cell, run, names) for cell, (run, names) in runs if run]
+        tidy = Tidy(self.folder, first=cells[0][1].count)
+        seen = [
+            _see(cell, run, folded, tidy, names)
+            for (cell, run, names), folded in zip(cells, outputs, strict=True)
+        ]
+        seen[-1].files = _files(self.folder)
+        for one in seen if self.offloaded else ():
+            _drop(one.names, notebook.stays)
+        return seen
+
+    def _prepare(self) -> None:
+        # In a function of its own namespace, so that nothing of this appears in the notebook.
+        loader = (
+            "import importlib.util as u\n"
+            f"spec = u.spec_from_file_location('probe', {str(PROBE)!r})\n"
+            "module = u.module_from_spec(spec)\n"
+            "import sys; sys.modules['probe'] = module\n"
+            "spec.loader.exec_module(module)\n"
+            "module.load_ipython_extension(shell)\n"
+        )
+        self.kernel.run(f"exec({loader!r}, {{'shell': get_ipython()}})", history=False).check()
+        if self.offloaded:
+            self.kernel.run("%load_ext jupyter_rayoffload", history=False).check()
+
+    def _clear(self) -> None:
+        self.kernel.run("%reset -f", history=False).check()
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _perform(self, cell: Cell, timeout: float) -> tuple[Run | None, str]:
+        if cell.kind == "file":
+            path = self.folder / cell.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(cell.source, encoding="utf-8")
+            return None, ""
+        run = self.kernel.run(cell.text(self.offloaded), timeout=timeout)
+        probe = self.kernel.run("%probe" if run.ok else "%probe !error", timeout=timeout, history=False)
+        return run, probe.check().stdout
+
+
+class Tidy:
+    """Take out of a text what differs from run to run, each thing by a rule of its own."""
+
+    def __init__(self, folder: Path, first: int) -> None:
+        self.rules: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
+            (re.compile(r"0x[0-9a-f]{6,}"), "0x"),
+            # The magic line stands as a comment in the plain cell.
+            (re.compile(r"#(?=%%ray_job)"), ""),
+            # Execution counts, from that of the notebook's first cell.
+            (re.compile(r"\bIn\[(\d+)\]"), lambda m: f"In[+{int(m[1]) - first}]"),
+            # Where the text of a cell is kept: IPython invents a file name for it.
+            (re.compile(r"/[^\s('\"]*ipykernel_\d+/\d+\.py"), "CELL"),
+            (re.compile(r"(?<=\()\d+\.py(?=, line)"), "CELL"),
+            (re.compile(re.escape(str(folder)) + "/"), ""),
+            # What %time and %timeit measure.
+            (re.compile(r"^(CPU times|Wall time): .*$", re.M), r"\1"),
+            (re.compile(r"^.* per loop \(mean .*$", re.M), "per loop"),
+        ]
+
+    def __call__(self, text: str) -> str:
+        """Give `text` without them."""
+        for pattern, replacement in self.rules:
+            text = pattern.sub(replacement, text)
+        return text
+
+
+def _see(cell: Cell, run: Run, folded: list[Any], tidy: Tidy, names: str) -> Seen:
+    shown = [_output(o, tidy) for o in folded if OURS not in o.get("metadata", {})]
+    return Seen(
+        source=cell.source,
+        ok=run.ok,
+        error=_error(run, tidy),
+        stdout=overwrite(tidy(_text(folded, "stdout"))),
+        stderr=overwrite(tidy(_text(folded, "stderr"))),
+        # Text to stderr has no order with the rest in a local kernel either: its stream has its own buffer.
+        shown=_joined([s for s in shown if s is not None]),
+        names=json.loads(tidy(names)),
+    )
+
+
+def _text(folded: list[Any], name: str) -> str:
+    return "".join(o.text for o in folded if o.get("name") == name)
+
+
+def _output(output: Any, tidy: Tidy) -> Any:
+    if output.output_type == "stream":
+        return overwrite(tidy(output.text)) if output.name == "stdout" else None
+    if output.output_type == "error":
+        return None
+    data = {mime: _bundle(mime, value, tidy) for mime, value in output.data.items()}
+    return {"kind": output.output_type, "data": data, "metadata": output.metadata}
+
+
+def _bundle(mime: str, value: Any, tidy: Tidy) -> Any:
+    if mime == "image/png":
+        raw = b64decode(value)
+        width, height = struct.unpack(">II", raw[16:24])
+        return {"width": width, "height": height, "sha256": hashlib.sha256(raw).hexdigest()}
+    return tidy(value) if isinstance(value, str) else value
+
+
+def _joined(shown: list[Any]) -> list[Any]:
+    """Join pieces of text between which only stderr stood."""
+    out: list[Any] = []
+    for one in shown:
+        if isinstance(one, str) and out and isinstance(out[-1], str):
+            out[-1] += one
+        else:
+            out.append(one)
+    return out
+
+
+def _error(run: Run, tidy: Tidy) -> dict[str, str] | None:
+    errors = run.contents("error")
+    if not errors:
+        return None
+    [error] = errors
+    text = tidy(ANSI.sub("", "\n".join(error["traceback"])))
+    # A file is known by its name: a job has the workspace in a folder of its own.
+    text = re.sub(r"^File \S*?([^/\s]+):(\d+)", r"File \1:\2", text, flags=re.M)
+    return {"ename": error["ename"], "evalue": tidy(error["evalue"]), "traceback": text}
+
+
+def overwrite(text: str) -> str:
+    """Apply carriage returns, as every viewer of notebooks does."""
+    lines = []
+    for line in text.split("\n"):
+        shown = ""
+        for piece in line.split("\r"):
+            shown = piece + shown[len(piece) :]
+        lines.append(shown)
+    return "\n".join(lines)
+
+
+def _files(folder: Path) -> dict[str, str]:
+    kept = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in kept}
+
+
+def _drop(names: dict[str, Any], stays: tuple[str, ...]) -> None:
+    for name in stays:
+        assert name not in names, f"{name} came back, which the case says it cannot"
+
+
+def differences(notebook: Notebook, plain: list[Seen], other: list[Seen]) -> str:
+    """Say where two performances of one notebook differ; empty where they do not."""
+    return "\n".join(
+        text
+        for number, (a, b) in enumerate(zip(plain, other, strict=True), 1)
+        if (text := _difference(notebook, number, a, b))
+    )
+
+
+def _difference(notebook: Notebook, number: int, plain: Seen, other: Seen) -> str:
+    left, right = _comparable(notebook, plain), _comparable(notebook, other)
+    found = [_diff(key, left[key], right[key]) for key in left if left[key] != right[key]]
+    return f"cell {number}:\n{plain.source}\n" + "\n".join(found) if found else ""
+
+
+def _comparable(notebook: Notebook, seen: Seen) -> dict[str, Any]:
+    out = asdict(seen)
+    for name in notebook.stays:
+        out["names"].pop(name, None)
+    if notebook.unordered:
+        out["stdout"] = sorted(seen.stdout.splitlines())
+        out["shown"] = [s for s in seen.shown if not isinstance(s, str)]
+    return out
+
+
+def _diff(key: str, left: Any, right: Any) -> str:
+    texts = [v if isinstance(v, str) else json.dumps(v, indent=1, sort_keys=True) for v in (left, right)]
+    if key == "error" and left and right:
+        texts = ["\n".join(f"{k}: {v}" for k, v in side.items()) for side in (left, right)]
+    lines = difflib.unified_diff(
+        texts[0].split("\n"), texts[1].split("\n"), "plain", "other", n=4, lineterm=""
+    )
+    return f"{key} differs:\n" + "\n".join(lines)

@@ -437,3 +437,19 @@ def test_wrapped_partial_keeps_its_signature():
     back = round_trip({"p": namespace["p"]}, namespace)["p"]
     assert back.func is namespace["f"] and str(inspect.signature(back)) == "(a, *, b=3)"
     assert isinstance(back, functools.partial)
+
+
+def test_remote_functions_actor_classes_and_task_errors_of_ray(book):
+    exceptions = pytest.importorskip("ray.exceptions")
+    book.run(
+        "import ray\n@ray.remote\ndef task(x): return x + k\n@ray.remote\nclass Actor:\n def m(self): return 1\n"
+        "class Failed(Exception):\n def __init__(self, a, b):\n  super().__init__('text')\n  self.a = a"
+    )
+    error = exceptions.RayTaskError("task", "traceback", book["Failed"](1, 2)).as_instanceof_cause()
+    book.names["error"] = error
+    names = "task Actor Failed error"
+    book.land(
+        "k = 5\nseen = isinstance(error, Failed), error.cause.a, task._function(1)", names, f"seen {names}"
+    )
+    assert book["seen"] == (True, 1, 6)
+    assert type(book["error"]) is type(error) and isinstance(book["error"], book["Failed"])

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import scipy.sparse
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from other_side import SIGNER, Notebook, OtherSide, round_trip
 from sklearn.linear_model import LinearRegression
@@ -26,6 +26,8 @@ from sklearn.linear_model import LinearRegression
 from jupyter_rayoffload.remote import codec
 from jupyter_rayoffload.remote.codec import Unpicklable, WrongFormat, check_header, freeze, header, thaw
 
+#: A busy machine is not a failure.
+unhurried = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 NAMESPACE: dict = {"__name__": "__main__"}
 BIG = 100_000
 
@@ -77,6 +79,7 @@ plain = st.recursive(
 )
 
 
+@unhurried
 @given(st.dictionaries(st.text(), plain, max_size=4))
 def test_any_structure_comes_back_equal(values):
     back = round_trip(values)
@@ -84,6 +87,7 @@ def test_any_structure_comes_back_equal(values):
     assert [type(v) for v in back.values()] == [type(v) for v in values.values()]
 
 
+@unhurried
 @given(st.lists(plain, min_size=1, max_size=5), st.lists(st.integers(0, 4), min_size=2, max_size=8))
 def test_any_aliasing_is_kept(parts, picks):
     boxes = [[part] for part in parts]
@@ -98,7 +102,7 @@ def test_any_aliasing_is_kept(parts, picks):
             assert (back[a] is back[b]) == (chosen[a] is chosen[b])
 
 
-@settings(max_examples=30)
+@unhurried
 @given(st.dictionaries(st.sampled_from("abcdef"), plain, min_size=1), st.sets(st.sampled_from("abcdef")))
 def test_any_selection_of_names(values, wanted):
     frozen = frozen_here(values)
@@ -516,6 +520,7 @@ def test_header_of_others_is_not(change, text):
         check_header({**header(), **change})
 
 
+@unhurried
 @given(st.binary(max_size=200))
 def test_other_bytes_are_no_values(data):
     with pytest.raises(WrongFormat):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 
@@ -99,6 +99,7 @@ def test_a_change_shows(case):
     assert of(value) != before
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers() | st.text()), st.integers())
 def test_appending_shows_and_taking_back_hides_it(items, more):
     before = of(items)

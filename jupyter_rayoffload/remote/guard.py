@@ -1,8 +1,8 @@
 """The outer of the runner's two processes: it watches over the one that executes the cell.
 
 The cell may crash its process, hold the GIL for minutes, use up the memory or ignore every interrupt. This
-process does none of that, so there is always one that publishes what was printed, gives signs of life, stops the
-cell, ends its children, and says how the job ended.
+process does none of that, so there is always one that publishes what was printed, gives signs of life, stops
+the cell, ends its children, and says how the job ended.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ TIMEOUT_GRACE_SECONDS = 10.0
 GOODBYE_SECONDS = 15.0
 #: How long what was started and left behind by a cell that ended well gets to end by itself, seconds.
 LEFTOVER_SECONDS = 0.5
+#: print() writes its arguments one by one: a line read after so long is most likely whole, seconds.
+PRINT_SECONDS = 0.002
 #: Exit code of a job that ran out of time; that of timeout(1).
 TIMED_OUT = 124
 
@@ -271,6 +273,7 @@ class Guard:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake, 4096)
         if any(pipe in ready for pipe in self._pipes):
+            time.sleep(PRINT_SECONDS)
             self._drain()
             # More comes soon, most likely; a read for every line would cost the cell its core.
             self._quiet_until = time.monotonic() + PAUSE_SECONDS / 2

@@ -136,7 +136,7 @@ def imports_of(tree: ast.Module | None, values: Mapping[str, Any]) -> dict[str, 
 
 
 def _from_imports(tree: ast.Module | None) -> Iterator[tuple[str, str, str]]:
-    """Give (module, attribute, name) of each ``from`` import outside functions; a star has the first alone."""
+    """Give (module, attribute, name) of each ``from`` import outside functions; of a star the first alone."""
     queue: list[ast.AST] = [tree] if tree else []
     while queue:
         node = queue.pop()

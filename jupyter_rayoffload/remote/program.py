@@ -5,7 +5,8 @@ In the job this file is importable as ``rayoffload_job``::
     from rayoffload_job import read_input, write_output
 
 Programs in other languages read the file that ``RAYOFFLOAD_INPUT`` names, and leave ``output.json`` or
-``output.bin`` in the folder that ``RAYOFFLOAD_OUTPUT`` names. Values are bytes or JSON; nothing is ever unpickled.
+``output.bin`` in the folder that ``RAYOFFLOAD_OUTPUT`` names. Values are bytes or JSON; nothing is ever
+unpickled.
 """
 
 from __future__ import annotations

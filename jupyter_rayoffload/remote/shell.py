@@ -124,7 +124,7 @@ class CellCompiler(CachingCompiler):
         if not self.cell:
             self.cell = name
             if self.head:  # as a comment: tracebacks are parsed in order to mark the failing expression
-                linecache.cache[name][2][0] = f"# {self.head}\n"  # type: ignore[misc,index]
+                linecache.cache[name][2][0] = f"# {self.head}\n"
         return name
 
 
@@ -225,6 +225,10 @@ class CellShell(InteractiveShell):
         _flush()
         self._traceback = list(stb)
         self.tell("error", {"ename": etype.__name__, "evalue": text_of(evalue), "traceback": list(stb)})
+
+    def _format_exception_for_storage(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Keep nothing: the history ends with the cell, and IPython's own fails on an exception without text."""
+        return {}
 
     def _traceback_of(self, error: BaseException) -> list[str]:
         """Give what was shown of the error, or a line where IPython shows it in another way."""

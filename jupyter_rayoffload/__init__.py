@@ -16,12 +16,12 @@ _PUBLIC = {
     "Job": "job",
     "OffloadError": "errors",
     "RayOffload": "config",
-    "attach": "job",
-    "cluster": "job",
-    "jobs": "job",
-    "offload": "job",
-    "submit": "job",
-    "submit_program": "job",
+    "attach": "api",
+    "cluster": "api",
+    "jobs": "api",
+    "offload": "api",
+    "submit": "api",
+    "submit_program": "api",
 }
 
 __all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", *sorted(_PUBLIC)]

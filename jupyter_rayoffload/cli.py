@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from .job import submit_program
+    from .api import submit_program
 
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
     if not command:
@@ -136,19 +136,19 @@ def _verdict(job: Job) -> int:
 
 def _jobs(given: argparse.Namespace) -> None:
     from .display import show_jobs
-    from .job import session
+    from .session import session
 
     show_jobs(session(), given.n)
 
 
 def _attach(given: argparse.Namespace) -> int:
-    from .job import attach
+    from .api import attach
 
     return _follow(attach(given.id))
 
 
 def _logs(given: argparse.Namespace) -> None:
-    from .job import attach
+    from .api import attach
 
     job = attach(given.id)
     text = job.logs()
@@ -157,7 +157,7 @@ def _logs(given: argparse.Namespace) -> None:
 
 
 def _cancel(given: argparse.Namespace) -> None:
-    from .job import attach
+    from .api import attach
 
     job = attach(given.id)
     print(f"Cancelling {job.id}" if job.cancel() else f"{job.id} had ended already: {job.phase.value}")
@@ -165,7 +165,7 @@ def _cancel(given: argparse.Namespace) -> None:
 
 def _cluster(given: argparse.Namespace) -> None:
     from .cluster_verbs import CLUSTER_VERBS
-    from .job import session
+    from .session import session
     from .words import cluster_sentence
 
     here = session()
@@ -228,7 +228,7 @@ def _check_settings() -> str:
 
 
 def _check_cluster() -> str:
-    from .job import session
+    from .session import session
     from .words import cluster_sentence
 
     here = session()
@@ -236,7 +236,8 @@ def _check_cluster() -> str:
 
 
 def _check_jobs() -> str:
-    from .job import session, submit
+    from .api import submit
+    from .session import session
 
     here = session()
     if not here.call(here.offloader.backend.get("default"), timeout=30).address:

@@ -12,8 +12,8 @@ from .words import cluster_sentence
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .job import Session
     from .panel import ClusterPanel
+    from .session import Session
 
 __all__ = ["CLUSTER_VERBS", "show_panel"]
 

@@ -1,4 +1,4 @@
-"""How a job shows itself: a live panel in a notebook, text in a terminal, a static record when it has ended."""
+"""How a job shows itself: a live panel in a notebook, text in a terminal, a static record at its end."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from .words import clock_text, cluster_sentence, duration_text, phase_word
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .job import Job, Session
+    from .job import Job
     from .panel import JobPanel
+    from .session import Session
 
 __all__ = ["METADATA", "publish_record", "record_bundle", "show"]
 
@@ -67,8 +68,8 @@ def publish_record(job: Job, shell: InteractiveShell, display_id: str = "", **kw
 class _LivePanel:
     """Keeps one panel up to date from the loop thread, and puts the static record in its place at the end.
 
-    From a thread only comm and display messages may be sent, through the publisher that was there when the cell
-    ran: printing, or the module's functions, would end up in whatever cell runs by then.
+    From a thread only comm and display messages may be sent, through the publisher that was there when the
+    cell ran: printing, or the module's functions, would end up in whatever cell runs by then.
     """
 
     def __init__(self, job: Job, shell: InteractiveShell) -> None:
@@ -94,7 +95,7 @@ class _LivePanel:
         self._job.session.soon(self._join)
 
     def _join(self) -> None:
-        """Take in what was printed so far and follow from there; on the loop thread, so that nothing is missed."""
+        """Take in what was printed so far, and follow; on the loop thread, so that nothing is missed."""
         self._panel.write("stdout", self._job.spool.text())
         self._job.subscribe(self._on_event)
         self._flush()

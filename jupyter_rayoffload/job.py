@@ -1,174 +1,32 @@
-"""`Job`: the handle of an offloaded cell, function or program; and the one loop thread behind all of them."""
+"""`Job`: the handle of an offloaded cell, function or program."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import concurrent.futures
 import contextlib
-import functools
 import json
-import os
-import shlex
-import sys
-import threading
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .course import Course, Draft, new_id
+from .course import Course
 from .errors import OutputUnavailable, StillRunning, UsageError, by_name
-from .models import FileInfo, JobOptions, JobRecord, JobSpec, Phase, Value, ValueState
+from .models import FileInfo, JobRecord, Phase, Value, ValueState
+from .options import from_keywords
+from .outputs import Outputs
 from .phase import Event
 from .spool import Spool
 
 if TYPE_CHECKING:
-    from .config import RayOffload
-    from .models import ClusterInfo
-    from .outputs import Outputs
-    from .drafting import Origin
-    from .submission import Offloader
+    from .session import Session
 
-__all__ = [
-    "Job",
-    "Session",
-    "attach",
-    "cluster",
-    "jobs",
-    "offload",
-    "session",
-    "submit",
-    "submit_program",
-]
+__all__ = ["Job", "Observer"]
 
+#: What is told of each event: the record after it, and the event.
 Observer = Callable[[JobRecord, Event], None]
-_T = TypeVar("_T")
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-class Session:
-    """This process's link to its owner's jobs: the configuration, and the loop thread on which all runs.
-
-    Parameters
-    ----------
-    config : RayOffload
-    namespace : dict
-        The notebook's namespace: what functions and classes that come back belong to.
-    """
-
-    def __init__(self, config: RayOffload, namespace: dict[str, Any] | None = None) -> None:
-        self.config = config
-        self.namespace = namespace if namespace is not None else sys.modules["__main__"].__dict__
-        self.jobs: dict[str, Job] = {}
-        self.notebook = ""
-        self.folder = os.getcwd()
-        self._loop = asyncio.new_event_loop()
-        self._offloader: Offloader | None = None
-        self._thread = threading.Thread(target=self._loop.run_forever, name="rayoffload", daemon=True)
-        self._thread.start()
-        self._pid = os.getpid()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the loop still runs, in this process (a fork has no loop thread)."""
-        return self._pid == os.getpid() and self._thread.is_alive()
-
-    def origin(self) -> Origin:
-        """Give what a draft must know of where it comes from; needs no cluster."""
-        from .drafting import Origin
-
-        signer = self.offloader.backend.signer()
-        return Origin(self.config.owner, self.notebook, self.folder, self.namespace, signer)
-
-    @property
-    def offloader(self) -> Offloader:
-        """The asynchronous core; made at first use, for it imports aiohttp and redis."""
-        if self._offloader is None:
-            from .submission import Offloader
-
-            self._offloader = self.call(_made(Offloader, self.config))
-        return self._offloader
-
-    def start(self, work: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
-        """Start `work` on the loop thread."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def call(self, work: Coroutine[Any, Any, _T], timeout: float | None = None) -> _T:
-        """Run `work` on the loop thread and wait for it; an interrupt of the waiting cell cancels it."""
-        future = self.start(work)
-        try:
-            return self.wait(future, timeout)
-        except BaseException:
-            future.cancel()
-            raise
-
-    @staticmethod
-    def wait(future: concurrent.futures.Future[_T], timeout: float | None = None) -> _T:
-        """Wait for `future` in slices: a plain wait for ever is deaf to an interrupt on some platforms."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not future.done():
-            with contextlib.suppress(concurrent.futures.TimeoutError):
-                future.result(0.2)
-            if deadline is not None and time.monotonic() > deadline and not future.done():
-                raise StillRunning("this took longer than it may", "Try again, or look at %ray cluster")
-        return future.result()
-
-    def soon(self, function: Callable[[], None]) -> None:
-        """Call `function` on the loop thread."""
-        self._loop.call_soon_threadsafe(function)
-
-    def launch(self, draft: Draft, observer: Observer | None = None) -> Job:
-        """Give the handle of a new job at once, and start its course behind it.
-
-        Parameters
-        ----------
-        draft : Draft
-        observer : callable, optional
-            ``observer(record, event)`` is called on the loop thread from the first event on.
-        """
-        offloader = self.offloader
-        course = Course(JobRecord(draft.spec, inputs=draft.spec.inputs, started=time.time()))
-        if observer is not None:
-            course.subscribe(observer)
-        job = self.jobs[draft.spec.id] = Job(self, course)
-        job._task = self.start(offloader.run(draft, course))
-        return job
-
-    async def relaunch(self, record: JobRecord, options: JobOptions) -> Job:
-        """Start a job again from its frozen inputs; on the loop thread."""
-        return self.launch(await self.offloader.rerun_draft(record, options))
-
-    def close(self) -> None:
-        """Close connections and the loop; jobs and clusters go on."""
-        if not self.alive:
-            return
-        if self._offloader is not None:
-            with contextlib.suppress(Exception):
-                self.call(self._offloader.aclose(), timeout=3)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(2)
-
-
-async def _made(make: Callable[..., _T], *args: Any) -> _T:
-    return make(*args)
-
-
-_session: Session | None = None
-
-
-def session(config: RayOffload | None = None, namespace: dict[str, Any] | None = None) -> Session:
-    """Give this process's session, made at first use."""
-    global _session
-    if _session is None or not _session.alive:
-        if config is None:
-            from .config import RayOffload
-
-            config = RayOffload.load()
-        _session = Session(config, namespace)
-        atexit.register(_session.close)
-    return _session
 
 
 class Job:
@@ -179,13 +37,11 @@ class Job:
     """
 
     def __init__(self, session: Session, course: Course) -> None:
-        from .outputs import Outputs
-
         self._session, self._course = session, course
         self._ended: concurrent.futures.Future[Job] = concurrent.futures.Future()
         self._task: concurrent.futures.Future[None] | None = None
         self._values: dict[str, dict[str, Any]] = {}
-        self.displays: Outputs = Outputs()
+        self.displays = Outputs()
         self.spool = Spool()
         self.quiet = False
         course.subscribe(self._on_event)
@@ -357,13 +213,15 @@ class Job:
         if result.get("slot"):
             return self.values("result")["result"]
         if result.get("digest"):  # what a program wrote: bytes or JSON, never unpickled
-            data = self._session.call(self._session.offloader.blob(self.record, result["digest"], result["size"]))
+            data = self._session.call(
+                self._session.offloader.blob(self.record, result["digest"], result["size"])
+            )
             return json.loads(data) if result["kind"] == "json" else data
         return None
 
     def _cell_error(self) -> BaseException:
         failure = self.record.failure
-        assert failure is not None  # noqa: S101 - the caller looked
+        assert failure is not None
         error: BaseException | None = None
         why = ""
         if self.end.get("error_slot"):
@@ -429,12 +287,12 @@ class Job:
         Job
             A new job with an id of its own.
         """
-        changed = _options(options, self.record.spec.options)
+        changed = from_keywords(options, self.record.spec.options)
         return self._session.call(self._session.relaunch(self.record, changed))
 
     def rerun_soon(self, options: Mapping[str, Any]) -> None:
         """Ask for a rerun without waiting, from any thread; it is found under ``%ray jobs``."""
-        changed = _options(options, self.record.spec.options)
+        changed = from_keywords(options, self.record.spec.options)
         self._session.start(self._session.relaunch(self.record, changed))
 
     def delete(self) -> None:
@@ -515,156 +373,3 @@ class _Outputs(Mapping[str, Any]):
         if not self._job.done():
             return f"<outputs of {self._job!r}>"
         return "{" + ", ".join(f"{n!r}: {v.type}" for n, v in self._manifest().items()) + "}"
-
-
-# ---------------------------------------------------------------------- the module's functions
-
-
-def submit(
-    work: str | Callable[..., Any], *args: Any, inputs: Mapping[str, Any] | None = None, **options: Any
-) -> Job:
-    """Offload a piece of code or a call.
-
-    Parameters
-    ----------
-    work : str or callable
-        Code as in a cell, or a function to call with `args`.
-    *args
-        Arguments of the function.
-    inputs : Mapping, optional
-        Names for the code, or keyword arguments for the function.
-    **options
-        Fields of :class:`~.models.JobOptions` and :class:`~.models.Resources` (``cpus=2``, ``memory="8GiB"``),
-        and ``label``.
-
-    Returns
-    -------
-    Job
-        At once; ``job.result()`` waits.
-
-    Raises
-    ------
-    UsageError
-        An option is unknown or not what it may be.
-    NotPicklable
-        An argument cannot travel; nothing has been sent.
-
-    Examples
-    --------
-    >>> job = submit(sum, [1, 2, 3])   # doctest: +SKIP
-    >>> job.result()                   # doctest: +SKIP
-    6
-    """
-    from .drafting import draft_call, draft_code
-
-    here, label = session(), options.pop("label", "")
-    chosen = _options(options, here.config.job_options())
-    if callable(work):
-        draft = draft_call(here.origin(), work, args, dict(inputs or {}), chosen, label)
-    elif args:
-        raise UsageError("code takes no arguments", "Give its names with inputs={'name': value}")
-    else:
-        draft = draft_code(here.origin(), work, chosen, label, values=inputs)
-    return here.launch(draft)
-
-
-def submit_program(
-    entrypoint: str | Sequence[str],
-    *,
-    input: Any = None,
-    working_dir: str = "",
-    py_modules: Sequence[str] = (),
-    env: Mapping[str, str] | None = None,
-    label: str = "",
-    **options: Any,
-) -> Job:
-    """Offload a program with the folder it stands in.
-
-    The program reads its input and leaves its output through two functions that are there in every job::
-
-        from rayoffload_job import read_input, write_output
-
-    Parameters
-    ----------
-    entrypoint : str or sequence of str
-        The command: ``"python train.py"``.
-    input : bytes or JSON-ready value, optional
-        What ``read_input()`` returns there.
-    working_dir : str, optional
-        The folder that travels; the current one by default.
-    py_modules : sequence of str
-        Local modules from outside that folder.
-    env : Mapping of str to str, optional
-    label : str
-    **options
-        As for :func:`submit`.
-
-    Returns
-    -------
-    Job
-        Its ``result()`` is what the program gave to ``write_output``.
-    """
-    from .drafting import draft_program
-
-    here = session()
-    command = entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint)
-    options.update(workdir=working_dir, py_modules=tuple(py_modules), env=dict(env or {}))
-    return here.launch(draft_program(here.origin(), command, input, _options(options, here.config.job_options()), label))
-
-
-def offload(function: _F | None = None, **options: Any) -> Any:
-    """Make a function whose calls are jobs: ``@offload`` or ``@offload(cpus=4)``.
-
-    A call gives a :class:`Job`; ``function.local(...)`` still calls it here.
-    """
-    if function is None:
-        return functools.partial(offload, **options)
-
-    @functools.wraps(function)
-    def remote(*args: Any, **kwargs: Any) -> Job:
-        return submit(function, *args, inputs=kwargs, **{"label": function.__name__, **options})
-
-    remote.local = function  # type: ignore[attr-defined]
-    return remote
-
-
-def attach(job_id: str) -> Job:
-    """Give the handle of any job of yours, running or ended, with its whole output.
-
-    Parameters
-    ----------
-    job_id : str
-        As the panel, ``%ray jobs`` and ``Job.id`` say it.
-
-    Raises
-    ------
-    JobNotFound
-    """
-    here = session()
-    if job_id in here.jobs:
-        return here.jobs[job_id]
-    offloader = here.offloader
-    course = here.call(offloader.course(job_id))
-    job = here.jobs[job_id] = Job(here, course)
-    replay = here.start(offloader.attach(course))
-    if course.record.phase.ended:
-        here.wait(replay)
-    return job
-
-
-def jobs(limit: int = 20) -> list[JobRecord]:
-    """Give the records of your newest jobs, newest first, whichever process submitted them."""
-    here = session()
-    return here.call(here.offloader.records(limit))
-
-
-def cluster(name: str = "default") -> ClusterInfo:
-    """Give the state of your cluster; starts none."""
-    here = session()
-    return here.call(here.offloader.backend.get(name))
-
-
-def _options(options: Mapping[str, Any], base: JobOptions) -> JobOptions:
-    from .options import from_keywords
-
-    return from_keywords(options, base)

@@ -1,8 +1,8 @@
 """What lands in a notebook, when, and who waits for it.
 
-Outputs land between cells, on the main thread, never in the middle of a running one. A name has one owner: the
-newest job that will assign it. A cell that reads an owned name waits for its job first: a syntax-tree transformer
-puts that wait in front of the cell.
+Outputs land between cells, on the main thread, never in the middle of a running one. A name has one owner:
+the newest job that will assign it. A cell that reads an owned name waits for its job first: a syntax-tree
+transformer puts that wait in front of the cell.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from .cell import analyze, closure
 from .errors import DependencyFailed, OffloadError
 from .imports import bind
-from .reference import Reference
 from .models import JobSpec, Phase, Value, ValueState
+from .reference import Reference
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .job import Job, Session
+    from .job import Job
+    from .session import Session
 
 __all__ = ["Landing", "dependency_failed"]
 
@@ -59,7 +60,7 @@ class Landing:
         self._transformer = _WaitInFront(self)
 
     def install(self) -> None:
-        """Hook into the shell's events and its syntax-tree transformers."""
+        """Enter the shell's events and its syntax-tree transformers."""
         self.shell.events.register("pre_execute", self._before)
         self.shell.events.register("post_execute", self._after)
         self.shell.ast_transformers.append(self._transformer)
@@ -228,7 +229,7 @@ class Landing:
         return tuple(sorted(names))
 
     def arrive(self, names: Iterable[str]) -> None:
-        """Wait for the jobs that will assign `names`, and land them; the first line of a cell that reads them.
+        """Wait for the jobs that will assign `names`, and land them; called in front of a cell that reads them.
 
         Raises
         ------

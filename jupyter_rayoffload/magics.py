@@ -20,8 +20,9 @@ from .options import MagicLine, parse_line
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .job import Job, Session
+    from .job import Job
     from .landing import Landing
+    from .session import Session
 
 __all__ = ["OffloadMagics", "load", "unload"]
 
@@ -49,8 +50,8 @@ class OffloadMagics(Magics):
         """What lands in this notebook."""
         if self._landing is None:
             from .config import RayOffload
-            from .job import session
             from .landing import Landing
+            from .session import session
 
             here = session(RayOffload.load(self.shell), self.shell.user_ns)
             here.notebook = _notebook(self.shell)
@@ -61,7 +62,7 @@ class OffloadMagics(Magics):
 
     @property
     def session(self) -> Session:
-        """This process's link to its owner's jobs."""
+        """What links this process to its owner's jobs."""
         return self.landing.session
 
     def arrive(self, names: tuple[str, ...]) -> None:
@@ -72,7 +73,7 @@ class OffloadMagics(Magics):
 
     @cell_magic
     def ray_job(self, line: str, cell: str) -> Job | Any:
-        """Run this cell as a Ray job: %%ray_job [NAME] [options]"""
+        """Run this cell as a Ray job: ``%%ray_job [NAME] [options]``."""
         given = parse_line(line)
         self._free_name(given.label)
         if not cell.strip():
@@ -128,7 +129,7 @@ class OffloadMagics(Magics):
 
     @line_magic
     def ray(self, line: str) -> Any:
-        """Show the cluster and the newest jobs, or: %ray VERB [ID]"""
+        """Show the cluster and the newest jobs; ``%ray help`` lists the verbs."""
         verb, *words = _split(line) or [""]
         method: Callable[[list[str]], Any] | None = getattr(self, f"_ray_{verb or 'status'}", None)
         if method is None:
@@ -206,7 +207,8 @@ class OffloadMagics(Magics):
                 print(f"{name} = {value}")
 
     def _job(self, verb: str, words: list[str]) -> Job:
-        from .job import Job, attach
+        from .api import attach
+        from .job import Job
 
         if len(words) != 1:
             raise UsageError(f"%ray {verb}: expected one job id", "%ray jobs lists them")

@@ -1,0 +1,164 @@
+"""What Python programs use: submit, attach, jobs, cluster; for those who dislike magics, too."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .drafting import draft_call, draft_code, draft_program
+from .errors import UsageError
+from .job import Job
+from .models import JobRecord
+from .options import from_keywords
+from .session import session
+
+if TYPE_CHECKING:
+    from .models import ClusterInfo
+
+__all__ = ["attach", "cluster", "jobs", "offload", "submit", "submit_program"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def submit(
+    work: str | Callable[..., Any], *args: Any, inputs: Mapping[str, Any] | None = None, **options: Any
+) -> Job:
+    """Offload a piece of code or a call.
+
+    Parameters
+    ----------
+    work : str or callable
+        Code as in a cell, or a function to call with `args`.
+    *args
+        Arguments of the function.
+    inputs : Mapping, optional
+        Names for the code, or keyword arguments for the function.
+    **options
+        Fields of :class:`~.models.JobOptions` and :class:`~.models.Resources`, and ``label``:
+        ``cpus=2``, ``memory="8GiB"``.
+
+    Returns
+    -------
+    Job
+        At once; ``job.result()`` waits.
+
+    Raises
+    ------
+    UsageError
+        An option is unknown or not what it may be.
+    NotPicklable
+        An argument cannot travel; nothing has been sent.
+
+    Examples
+    --------
+    >>> job = submit(sum, [1, 2, 3])   # doctest: +SKIP
+    >>> job.result()                   # doctest: +SKIP
+    6
+    """
+    here, label = session(), options.pop("label", "")
+    chosen = from_keywords(options, here.config.job_options())
+    if callable(work):
+        draft = draft_call(here.origin(), work, args, dict(inputs or {}), chosen, label)
+    elif args:
+        raise UsageError("code takes no arguments", "Give its names with inputs={'name': value}")
+    else:
+        draft = draft_code(here.origin(), work, chosen, label, values=inputs)
+    return here.launch(draft)
+
+
+def submit_program(
+    entrypoint: str | Sequence[str],
+    *,
+    input: Any = None,
+    working_dir: str = "",
+    py_modules: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    label: str = "",
+    **options: Any,
+) -> Job:
+    """Offload a program with the folder it stands in.
+
+    The program reads its input and leaves its output through two functions that are there in every job::
+
+        from rayoffload_job import read_input, write_output
+
+    Parameters
+    ----------
+    entrypoint : str or sequence of str
+        The command: ``"python train.py"``.
+    input : bytes or JSON-ready value, optional
+        What ``read_input()`` returns there.
+    working_dir : str, optional
+        The folder that travels; the current one by default.
+    py_modules : sequence of str
+        Local modules from outside that folder.
+    env : Mapping of str to str, optional
+    label : str
+    **options
+        As for :func:`submit`.
+
+    Returns
+    -------
+    Job
+        Its ``result()`` is what the program gave to ``write_output``.
+    """
+    here = session()
+    command = entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint)
+    options.update(workdir=working_dir, py_modules=tuple(py_modules), env=dict(env or {}))
+    return here.launch(
+        draft_program(here.origin(), command, input, from_keywords(options, here.config.job_options()), label)
+    )
+
+
+def offload(function: _F | None = None, **options: Any) -> Any:
+    """Make a function whose calls are jobs: ``@offload`` or ``@offload(cpus=4)``.
+
+    A call gives a :class:`Job`; ``function.local(...)`` still calls it here.
+    """
+    if function is None:
+        return functools.partial(offload, **options)
+
+    @functools.wraps(function)
+    def remote(*args: Any, **kwargs: Any) -> Job:
+        return submit(function, *args, inputs=kwargs, **{"label": function.__name__, **options})
+
+    remote.local = function  # type: ignore[attr-defined]
+    return remote
+
+
+def attach(job_id: str) -> Job:
+    """Give the handle of any job of yours, running or ended, with its whole output.
+
+    Parameters
+    ----------
+    job_id : str
+        As the panel, ``%ray jobs`` and ``Job.id`` say it.
+
+    Raises
+    ------
+    JobNotFound
+    """
+    here = session()
+    if job_id in here.jobs:
+        return here.jobs[job_id]
+    offloader = here.offloader
+    course = here.call(offloader.course(job_id))
+    job = here.jobs[job_id] = Job(here, course)
+    replay = here.start(offloader.attach(course))
+    if course.record.phase.ended:
+        here.wait(replay)
+    return job
+
+
+def jobs(limit: int = 20) -> list[JobRecord]:
+    """Give the records of your newest jobs, newest first, whichever process submitted them."""
+    here = session()
+    return here.call(here.offloader.records(limit))
+
+
+def cluster(name: str = "default") -> ClusterInfo:
+    """Give the state of your cluster; starts none."""
+    here = session()
+    return here.call(here.offloader.backend.get(name))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .cell import Analysis, Reads, analyze, closure, pending_writes, watched
+from .cell import analyze, closure, pending_writes, watched
 from .course import Draft, new_id
 from .errors import InputError, NotPicklable, UsageError
 from .imports import Absent
@@ -248,7 +248,7 @@ def _draft(
 
 
 def _chained(names: set[str], pending: Pending) -> dict[str, str]:
-    """Give the jobs that will assign `names`; where such a job defines functions, all that it assigns comes along."""
+    """Give the jobs that will assign `names`; one that defines functions brings all that it assigns."""
     after: dict[str, str] = {}
     for name in names:
         job = pending(name)

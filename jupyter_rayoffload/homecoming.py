@@ -1,4 +1,4 @@
-"""Files that a job made or changed, brought into the notebook's folder; what was changed here meanwhile stays."""
+"""Files that a job made or changed, brought into the notebook's folder; what changed here meanwhile stays."""
 
 from __future__ import annotations
 

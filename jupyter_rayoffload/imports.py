@@ -1,8 +1,8 @@
 """Names that an offloaded cell imported, bound here without paying for them.
 
-``import torch`` in an offloaded cell binds ``torch`` in the notebook, as it would have here. But a notebook pod
-must not load what only the cluster computes with, and may not even have it installed: so a module that is not
-loaded yet is bound lazily, and one that is not installed as a stand-in that says so when it is used.
+``import torch`` in an offloaded cell binds ``torch`` in the notebook, as it would have here. But a notebook
+pod must not load what only the cluster computes with, and may not even have it installed: so a module that is
+not loaded yet is bound lazily, and one that is not installed as a stand-in that says so when it is used.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Absent(types.ModuleType):
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse, as any other use does."""
         return self.__getattr__("call")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -88,7 +89,7 @@ def imported_value(module: str, attribute: str = "") -> Any:
 
 
 def _lazy(name: str, spec: Any) -> types.ModuleType:
-    """Give a module that is executed at its first attribute access (the recipe of importlib's documentation)."""
+    """Give a module that is executed at its first attribute access (importlib's own recipe)."""
     if spec.loader is None or not hasattr(spec.loader, "exec_module"):
         return importlib.import_module(name)
     spec.loader = importlib.util.LazyLoader(spec.loader)

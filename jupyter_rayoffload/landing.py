@@ -229,7 +229,7 @@ class Landing:
         return tuple(sorted(names))
 
     def arrive(self, names: Iterable[str]) -> None:
-        """Wait for the jobs that will assign `names`, and land them; called in front of a cell that reads them.
+        """Wait for the jobs that will assign `names`, and land them; called before a cell that reads them.
 
         Raises
         ------

@@ -78,7 +78,7 @@ async def blocking(call: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn the small errors of ``remote``, which travels without this package, into those of :mod:`.errors`."""
+    """Turn the errors of ``remote``, which travels without this package, into those of :mod:`.errors`."""
     try:
         yield
     except store.StoreDown as error:

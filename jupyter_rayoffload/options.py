@@ -1,4 +1,4 @@
-"""The options of a job, declared once: magic line, keywords, terminal, help and completion read them from here."""
+"""The options of a job, declared once for magic line, keywords, terminal, help and completion."""
 
 from __future__ import annotations
 
@@ -151,9 +151,7 @@ def _build() -> _Parser:
         action="store_true",
         help="follow the job; its exception is raised here, an interrupt cancels it",
     )
-    option(
-        "--profile", read=_text, metavar="P", help="size of the cluster, as the site declares it"
-    )
+    option("--profile", read=_text, metavar="P", help="size of the cluster, as the site declares it")
     option("--cluster", read=_text, metavar="C", help="name of the cluster")
     option("--cpus", read=_amount, metavar="N", help="CPUs that the job reserves")
     option("--gpus", read=_amount, metavar="N", help="GPUs that the job reserves")

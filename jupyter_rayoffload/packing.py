@@ -172,7 +172,7 @@ async def send(packed: Packed, link: Link) -> None:
 
 
 async def provide(spec: JobSpec, link: Link) -> None:
-    """Put the packages that Ray lacks there; it forgets them with its head, or minutes after their last use."""
+    """Put the packages that Ray lacks there; it forgets them with its head, or soon after their last use."""
     for digest in _digests(spec.package, spec.modules, spec.bundle):
         if await link.ray.has_package(_name(digest)):
             continue

@@ -75,7 +75,8 @@ def _step(record: JobRecord, event: Event) -> JobRecord:
     if event.content["state"] == "begin":
         step = Step(begin=event.at, note=note)
     else:
-        step = step.replace(begin=event.at if step.begin is None else step.begin, end=event.at, note=note or step.note)
+        begin = event.at if step.begin is None else step.begin
+        step = step.replace(begin=begin, end=event.at, note=note or step.note)
     steps = {**record.steps, name: step}
     return record.replace(
         steps=steps,
@@ -310,4 +311,4 @@ _HANDLERS = {
 }
 _AFTER_THE_END = {"again", "landed", "files", "stream"}
 
-assert set(_PHASE_OF) == set(STEPS)  # noqa: S101 - a slip of the editor, not of a user
+assert set(_PHASE_OF) == set(STEPS)

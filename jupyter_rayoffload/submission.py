@@ -255,7 +255,7 @@ class Offloader:
 
     @contextmanager
     def _kept_alive(self, course: Course) -> Iterator[None]:
-        """Write the state of a job that waits here every few seconds, so that others see it is not abandoned."""
+        """Write the state of a job that waits here now and then, so that others see it is not abandoned."""
 
         async def beat() -> None:
             while True:
@@ -420,7 +420,7 @@ def _check_resources(asked: Resources, info: ClusterInfo) -> None:
 
 
 def _entrypoint_resources(asked: Resources, info: ClusterInfo) -> dict[str, float]:
-    """What the job's process reserves; on the embedded cluster nothing unasked, for its Ray tasks need the CPUs."""
+    """Give what the job's process reserves; nothing unasked where its own Ray tasks need the CPUs."""
     wanted = asked.by_name()
     if info.kind == "kubernetes":
         wanted.setdefault("CPU", 1.0)  # keeps it off the head: an OOM kill there would take every job along

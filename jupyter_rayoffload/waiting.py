@@ -29,7 +29,7 @@ _DISPLAYS = ("display_data", "update_display_data", "clear_output", "execute_res
 
 
 class RemoteValue:
-    """What a waiting cell returns: shown as the job showed it, and replaced in ``Out`` by the value itself."""
+    """What a waiting cell returns: shown as the job showed it, and replaced in ``Out`` by the value."""
 
     def __init__(self, job: Job, data: dict[str, Any], metadata: dict[str, Any]) -> None:
         self.job, self._data, self._metadata = job, data, metadata

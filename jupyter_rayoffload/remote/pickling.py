@@ -123,6 +123,14 @@ class Reader(pickle.Unpickler):
         super().__init__(file, buffers=buffers)
         self._rebuilder = Rebuilder(namespace)
 
+    def load(self) -> Any:
+        """Read the next value; what a failed reading had begun is forgotten."""
+        try:
+            return super().load()
+        except BaseException:
+            self._rebuilder.abandon()
+            raise
+
     def persistent_load(self, name: Any) -> Any:
         """Give a maker, or the namespace."""
         if name not in MAKERS:

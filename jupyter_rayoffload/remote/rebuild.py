@@ -60,6 +60,14 @@ class Identities:
         reference = self._objects.get(name)
         return None if reference is None else reference()
 
+    def drop(self, name: str) -> None:
+        """Forget that identity."""
+        with self._lock:
+            reference = self._objects.pop(name, None)
+            obj = None if reference is None else reference()
+            if obj is not None:
+                self._names.pop(id(obj), None)
+
     def enter(self, name: str, obj: Any) -> None:
         """Say that `obj` is what `name` means in this process."""
         key = id(obj)
@@ -117,6 +125,11 @@ class Rebuilder:
         self._fresh.add(identity)
         identities.enter(identity, obj)
         return obj
+
+    def abandon(self) -> None:
+        """Forget what was made: the reading broke off, so that it may be unfinished."""
+        for identity in self._fresh:
+            identities.drop(identity)
 
     # -- functions ------------------------------------------------------------------------------------------
 

@@ -10,9 +10,10 @@ import inspect
 import weakref
 
 import pytest
-from other_side import Notebook, OtherSide, round_trip
+from other_side import SIGNER, Notebook, OtherSide, round_trip
 
-from jupyter_rayoffload.remote.rebuild import Identities
+from jupyter_rayoffload.remote.codec import freeze, thaw
+from jupyter_rayoffload.remote.rebuild import Identities, identities
 
 
 @pytest.fixture(scope="module")
@@ -453,3 +454,20 @@ def test_remote_functions_actor_classes_and_task_errors_of_ray(book):
     )
     assert book["seen"] == (True, 1, 6)
     assert type(book["error"]) is type(error) and isinstance(book["error"], book["Failed"])
+
+
+def test_a_reading_that_broke_off_leaves_no_unfinished_class():
+    namespace: dict = {"__name__": "__main__"}
+    exec(
+        "class Picky:\n def __setstate__(self, state):\n  if not ready: raise ImportError('not yet')\n"
+        "class A:\n parts = [Picky()]\n def f(self): return 4\nA.parts[0].x = 1\na = A()\nready = False",
+        namespace,
+    )
+    frozen = freeze({"a": namespace["a"]}, namespace, SIGNER, copy=True)
+    identities.drop(identities.of(namespace["A"]))
+    identities.drop(identities.of(namespace["Picky"]))
+    with pytest.raises(ImportError) as held:  # the error's frames keep what was begun alive
+        thaw(frozen.graph, [], namespace)
+    namespace["ready"] = True
+    assert thaw(frozen.graph, [], namespace)["a"].f() == 4
+    assert held.value.__traceback__

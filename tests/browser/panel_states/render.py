@@ -102,16 +102,32 @@ def page(*, dark: bool = False, width: int = 680, records: bool = True) -> str:
     )
 
 
-def chromium(*arguments: str, timeout: float = 60) -> str:
-    """Run the machine's browser once, without a window, and give what it writes."""
+def browser() -> str:
+    """Find the machine's browser."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         raise FileNotFoundError("no Chromium is installed: apt install chromium")
+    return program
+
+
+def picture(page: Path, target: Path, *, width: int, height: int) -> None:
+    """Take a picture of a page, without a window."""
     with tempfile.TemporaryDirectory() as profile:
-        base = [program, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
-        command = [*base, "--hide-scrollbars", "--virtual-time-budget=3000", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=True)
-    return done.stdout
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--virtual-time-budget=3000",
+        ]
+        where = [
+            f"--user-data-dir={profile}",
+            f"--window-size={width},{height}",
+            f"--screenshot={target.resolve()}",
+        ]
+        subprocess.run(
+            [browser(), *options, *where, f"file://{page}"], capture_output=True, timeout=90, check=True
+        )
 
 
 def main(folder: str = "docs/images") -> None:
@@ -122,9 +138,7 @@ def main(folder: str = "docs/images") -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".html", encoding="utf-8") as file:
             file.write(page(dark=dark))
             file.flush()
-            picture = target / f"panel-{name}.png"
-            chromium("--window-size=740,5050", f"--screenshot={picture.resolve()}", f"file://{file.name}")
-            print(picture)
+            picture(Path(file.name), target / f"panel-{name}.png", width=740, height=5050)
 
 
 if __name__ == "__main__":

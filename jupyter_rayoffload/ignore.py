@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pathspec import GitIgnoreSpec
 
 __all__ = ["DEFAULT_EXCLUDES", "SECRETS", "Rules", "Scope", "holds_private_key", "is_secret"]
 
-#: Left out unless a ``.rayignore`` brings it back, in git's own pattern syntax: history, environments, caches,
-#: what editors and operating systems leave lying about. Notebooks are among them because a notebook is saved
-#: while it runs: each save would change the digest, and an unchanged workspace would be sent again.
+#: Left out unless a ``.rayignore`` brings it back, in git's own pattern syntax: history, environments,
+#: caches, what editors and operating systems leave lying about. Notebooks are among them because a notebook
+#: is saved while it runs: each save would change the digest, and an unchanged workspace would be sent again.
 #: ``!data.ipynb`` in a ``.rayignore`` lets one travel. Environments under another name are known by their
 #: ``pyvenv.cfg`` or ``conda-meta``.
 DEFAULT_EXCLUDES = (
@@ -31,8 +31,7 @@ DEFAULT_EXCLUDES = (
     *("*.ipynb", ".~*", "*.swp", ".idea/", ".vscode/", ".DS_Store", "Thumbs.db", ".Trash-*/", "lost+found/"),
 )
 
-#: Looks like a secret, and stays unless a ``.rayignore`` names it (``!tests/fake.pem``). Compared in lower
-#: case.
+#: Looks like a secret, and stays unless a ``.rayignore`` names it (``!tests/fake.pem``). In lower case.
 SECRETS = (
     *(".env", ".env.*", "*.env", ".envrc", "!.env.example", "!.env.template", "!.env.sample", "!.env.dist"),
     *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "!id_*.pub"),
@@ -82,6 +81,21 @@ _ABOVE = "ps_d"
 _SPECIAL = re.compile(r"[*?\[\]\\]")
 
 
+class Match(NamedTuple):
+    """What the last matching pattern says of an entry.
+
+    Parameters
+    ----------
+    stays : bool
+    named : bool
+        Whether it names what it means. ``!*`` and ``!*/`` do not: in a list that begins with ``*`` they bring
+        back what that took, and not what stays for reasons of its own.
+    """
+
+    stays: bool
+    named: bool
+
+
 class Rules:
     """The patterns of one ignore file: what the last one that matches an entry says of it.
 
@@ -97,16 +111,13 @@ class Rules:
         Where they stand, for people: ``data/.gitignore``.
     folder : str, optional
         The folder that they are relative to, as a path in the workspace; ``""`` for its root.
-    deliberate : bool, optional
-        Whether they were written for Ray: then a negation also brings back what looks like a secret.
     """
 
-    def __init__(
-        self, lines: Iterable[str], source: str = "", folder: str = "", *, deliberate: bool = False
-    ) -> None:
-        self.source, self.deliberate = source, deliberate
+    def __init__(self, lines: Iterable[str], source: str = "", folder: str = "") -> None:
+        self.source = source
         self._skip = len(folder) + 1 if folder else 0
-        self._patterns: list[tuple[Any, bool]] = []  # (one pattern, only for folders)
+        self._patterns: list[tuple[Any, bool]] = []  # (pattern, only for folders)
+        self._says: list[Match] = []
         self._names: dict[str, list[int]] = {}
         self._suffixes: dict[str, list[int]] = {}
         self._starts: dict[str, list[int]] = {}
@@ -124,9 +135,12 @@ class Rules:
             pattern = GitIgnoreSpec.from_lines([body]).patterns[0]
         except ValueError:  # git skips an invalid pattern too
             return
+        if pattern.include is None:
+            return
         index = len(self._patterns)
-        self._patterns.append((pattern, body != line))
         last = body.removeprefix("!").rpartition("/")[2]
+        self._patterns.append((pattern, body != line))
+        self._says.append(Match(pattern.include, bool(last.strip("*"))))
         suffix = last.rpartition(".")[2]
         if not _SPECIAL.search(last):
             self._names.setdefault(last, []).append(index)
@@ -137,8 +151,8 @@ class Rules:
         else:
             self._rest.append(index)
 
-    def match(self, path: str, name: str, is_folder: bool) -> bool | None:
-        """Say whether the entry stays behind (True), is brought back (False), or is not spoken of (None).
+    def match(self, path: str, name: str, is_folder: bool) -> Match | None:
+        """Give what the patterns say of an entry; None if they do not speak of it.
 
         Parameters
         ----------
@@ -159,12 +173,18 @@ class Rules:
         relative = path[self._skip :]
         for index in sorted(candidates, reverse=True):
             pattern, folders_only = self._patterns[index]
-            if pattern.include is None or (folders_only and not is_folder):
-                continue
-            found = pattern.match_file(relative)
+            found = pattern.match_file(relative) if is_folder or not folders_only else None
             if found is not None and not found.match.groupdict().get(_ABOVE):
-                return bool(pattern.include)
+                return self._says[index]
         return None
+
+
+class Verdict(NamedTuple):
+    """Whether an entry stays, where that is said, and whether it is said to us (not to git)."""
+
+    stays: bool
+    source: str
+    deliberate: bool = False
 
 
 _DEFAULT = Rules(DEFAULT_EXCLUDES, "by default")
@@ -173,7 +193,7 @@ _SECRET = Rules(SECRETS)
 
 @dataclass(frozen=True)
 class Scope:
-    """The rules that hold in one folder; what stands first has the last word.
+    """The rules that hold in one folder.
 
     ``--exclude`` outranks ``.rayignore``, that outranks ``.gitignore``, that the defaults; a deeper file
     outranks a higher one of its kind.
@@ -195,24 +215,38 @@ class Scope:
         ray, git = self.ray, self.git
         where = f"{folder}/" if folder else ""
         if rayignore is not None:
-            ray = (Rules(rayignore.split("\n"), f"{where}.rayignore", folder, deliberate=True), *ray)
+            ray = (Rules(rayignore.split("\n"), f"{where}.rayignore", folder), *ray)
         if gitignore is not None:
             git = (Rules(gitignore.split("\n"), f"{where}.gitignore", folder), *git)
         return Scope(self.option, ray, git)
 
-    def judge(self, path: str, name: str, is_folder: bool) -> tuple[bool, Rules | None]:
-        """Say whether an entry stays behind, and by which rules (None: by none)."""
-        for rules in (self.option, *self.ray, *self.git, _DEFAULT):
-            answer = rules.match(path, name, is_folder)
-            if answer is not None:
-                return answer, rules
-        return False, None
+    def judge(self, path: str, name: str, is_folder: bool) -> Verdict:
+        """Say whether an entry stays behind."""
+        says, source = _first((self.option, *self.ray), path, name, is_folder)
+        if says is not None and (says.stays or says.named):
+            return Verdict(says.stays, source, deliberate=True)
+        if says is None:
+            says, source = _first(self.git, path, name, is_folder)
+            if says is not None and says.stays:
+                return Verdict(True, source)
+        # What .gitignore brings back concerns git, which never has what stays by default.
+        says = _DEFAULT.match(path, name, is_folder)
+        return Verdict(says is not None and says.stays, _DEFAULT.source)
+
+
+def _first(several: Iterable[Rules], path: str, name: str, is_folder: bool) -> tuple[Match | None, str]:
+    for rules in several:
+        says = rules.match(path, name, is_folder)
+        if says is not None:
+            return says, rules.source
+    return None, ""
 
 
 def is_secret(path: str, is_folder: bool) -> bool:
     """Say whether a path looks like a secret by its name."""
     path = path.lower()
-    return _SECRET.match(path, path.rpartition("/")[2], is_folder) is True
+    says = _SECRET.match(path, path.rpartition("/")[2], is_folder)
+    return says is not None and says.stays
 
 
 def holds_private_key(data: bytes) -> bool:

@@ -91,7 +91,7 @@ class Scan:
             Something cannot be read.
         """
         real = os.path.realpath(root)
-        scope = Scope(Rules(exclude, "--exclude", prefix, deliberate=True))
+        scope = Scope(Rules(exclude, "--exclude", prefix))
         pending = [_Folder(prefix, real, (real,), scope, allowed=True)]
         while pending and not self.cut:
             pending += self._folder(pending.pop(), real)
@@ -152,15 +152,14 @@ class Scan:
         else:
             is_folder = entry.is_dir(follow_symlinks=False)
         shown = f"{path}/" if is_folder else path
-        stays, rules = scope.judge(path, entry.name, is_folder)
+        verdict = scope.judge(path, entry.name, is_folder)
         secret = is_secret(path, is_folder) or (is_link and _leads_to_secret(source, root))
-        deliberate = rules is not None and rules.deliberate
         # A secret that .gitignore leaves out too is still named: the cell may miss it.
-        if secret and not deliberate:
+        if secret and not verdict.deliberate:
             self.left_behind.append(shown)
             return None
-        if stays and rules is not None:
-            self.excluded[shown] = rules.source
+        if verdict.stays:
+            self.excluded[shown] = verdict.source
             return None
         reason = _unfit(path) or (_unfit_link(source, folder, root) if is_link else "")
         info = (
@@ -171,9 +170,9 @@ class Scan:
         if reason:
             self.excluded[shown] = reason
         elif info is None:
-            return _Folder(path, source, (*folder.real, source), scope, deliberate)
+            return _Folder(path, source, (*folder.real, source), scope, verdict.deliberate)
         else:
-            self.files.append(Found(path, source, info, deliberate))
+            self.files.append(Found(path, source, info, verdict.deliberate))
             self.folders.discard(folder.path)
         return None
 

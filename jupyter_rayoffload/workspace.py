@@ -181,8 +181,8 @@ class Recipe:
         scan = self.scan(_OVERRUN * self.limits.files)
         size = sum(found.info.st_size for found in scan.files)
         if len(scan.files) > self.limits.files or size > self.limits.bytes:
-            count = f"{'more than ' if scan.cut else ''}{number_text(len(scan.files) - scan.cut)} files"
-            raise _too_large(self.title, f"{count}, {size_text(size)}", scan.files, self.limits)
+            amount = f"{'more than ' if scan.cut else ''}{_amount(len(scan.files) - scan.cut, size)}"
+            raise _too_large(self.title, amount, scan.files, self.limits)
         cache = StatCache(archive.cache_folder(self.cache_dir), self.cache_name, self.signer)
         left_behind = list(scan.left_behind)
         files = tuple(sorted(self._entries(scan.files, cache, left_behind)))
@@ -384,10 +384,10 @@ def _row(number: str, text: str) -> str:
 def _too_large(title: str, amount: str, files: Iterable[Entry | Found], limits: Limits) -> WorkspaceTooLarge:
     largest = ", ".join(f"{e.path} ({size_text(e.size)})" for e in _largest(files))
     return WorkspaceTooLarge(
-        f"{title}: too large: {amount}, where {_amount(limits.files, limits.bytes)} may travel"
+        f"too large: {title} has {amount}, and {_amount(limits.files, limits.bytes)} may travel"
         f"; the largest are {largest}",
-        "Leave files out with --exclude PATTERN or a line in .rayignore, choose a smaller folder with --workdir, "
-        "or read large data from a volume that the cluster mounts too",
+        "Leave files out with --exclude PATTERN or a line in .rayignore, choose a smaller folder "
+        "with --workdir, or read large data from a volume that the cluster mounts too",
     )
 
 

@@ -217,8 +217,9 @@ def _draft(
     cell_line: str = "",
     count: int | None = None,
 ) -> Draft:
+    mentioned = set(re.findall(r"\.\s*(\w+)", source))  # `import xml.etree` binds xml: say which parts are meant
     try:
-        frozen = codec.freeze(values, namespace, origin.signer, copy=True)
+        frozen = codec.freeze(values, namespace, origin.signer, copy=True, mentioned=mentioned)
     except codec.Unpicklable as error:
         raise NotPicklable(
             f"input {error.path} cannot travel: {error.reason}",

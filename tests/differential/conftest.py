@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-# The helper is shared with other folders of tests, whichever way pytest was started.
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.ray_fixture import jupyter_environment, short_folder
 
 from .harness import Stage
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base() -> Iterator[Path]:
     """One folder above those of the kernels; user settings and runtime files are there too."""
-    return tmp_path_factory.mktemp("differential")
+    with short_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")
 def environment(base: Path) -> dict[str, str]:
     """Settings of nobody, and a cluster of our own: it is known by a file in the runtime folder."""
-    folders = {"IPYTHONDIR": base / "ipython", "JUPYTER_RUNTIME_DIR": base / "runtime"}
-    return {name: str(path) for name, path in folders.items()}
+    return {**jupyter_environment(base), "IPYTHONDIR": str(base / "ipython")}
 
 
 @pytest.fixture(scope="session")

@@ -7,20 +7,26 @@ import hashlib
 import json
 import re
 import shutil
-import struct
-from base64 import b64decode
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kernel_client import Kernel, KernelDied, Run, fold
+from tests.kernel_client import Kernel, KernelDied, Run, fold
 
 from .cells import Cell, Notebook
+from .outputs import Tidy, printed, shown
 
 PROBE = Path(__file__).with_name("probe.py")
-#: Metadata key of the outputs that are our own: panel and record.
-OURS = "rayoffload"
+#: A cell that gives the kernel its ``%probe``, and leaves no name in the notebook.
+LOAD_PROBE = f"""\
+exec(
+    "import importlib.util, sys;"
+    "spec = importlib.util.spec_from_file_location('probe', path);"
+    "module = sys.modules['probe'] = importlib.util.module_from_spec(spec);"
+    "spec.loader.exec_module(module);"
+    "module.load_ipython_extension(shell)",
+    {{"shell": get_ipython(), "path": {str(PROBE)!r}}},
+)"""
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -87,16 +93,7 @@ class Stage:
         return seen
 
     def _prepare(self) -> None:
-        # In a function of its own namespace, so that nothing of this appears in the notebook.
-        loader = (
-            "import importlib.util as u\n"
-            f"spec = u.spec_from_file_location('probe', {str(PROBE)!r})\n"
-            "module = u.module_from_spec(spec)\n"
-            "import sys; sys.modules['probe'] = module\n"
-            "spec.loader.exec_module(module)\n"
-            "module.load_ipython_extension(shell)\n"
-        )
-        self.kernel.run(f"exec({loader!r}, {{'shell': get_ipython()}})", history=False).check()
+        self.kernel.run(LOAD_PROBE, history=False).check()
         if self.offloaded:
             self.kernel.run("%load_ext jupyter_rayoffload", history=False).check()
 
@@ -116,76 +113,16 @@ class Stage:
         return run, probe.check().stdout
 
 
-class Tidy:
-    """Take out of a text what differs from run to run, each thing by a rule of its own."""
-
-    def __init__(self, folder: Path, first: int) -> None:
-        self.rules: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
-            (re.compile(r"0x[0-9a-f]{6,}"), "0x"),
-            # The magic line stands as a comment in the plain cell.
-            (re.compile(r"#(?=%%ray_job)"), ""),
-            # Execution counts, from that of the notebook's first cell.
-            (re.compile(r"\bIn\[(\d+)\]"), lambda m: f"In[+{int(m[1]) - first}]"),
-            # Where the text of a cell is kept: IPython invents a file name for it.
-            (re.compile(r"/[^\s('\"]*ipykernel_\d+/\d+\.py"), "CELL"),
-            (re.compile(r"(?<=\()\d+\.py(?=, line)"), "CELL"),
-            (re.compile(re.escape(str(folder)) + "/"), ""),
-            # What %time and %timeit measure.
-            (re.compile(r"^(CPU times|Wall time): .*$", re.M), r"\1"),
-            (re.compile(r"^.* per loop \(mean .*$", re.M), "per loop"),
-        ]
-
-    def __call__(self, text: str) -> str:
-        """Give `text` without them."""
-        for pattern, replacement in self.rules:
-            text = pattern.sub(replacement, text)
-        return text
-
-
 def _see(cell: Cell, run: Run, folded: list[Any], tidy: Tidy, names: str) -> Seen:
-    shown = [_output(o, tidy) for o in folded if OURS not in o.get("metadata", {})]
     return Seen(
         source=cell.source,
         ok=run.ok,
         error=_error(run, tidy),
-        stdout=overwrite(tidy(_text(folded, "stdout"))),
-        stderr=overwrite(tidy(_text(folded, "stderr"))),
-        # Text to stderr has no order with the rest in a local kernel either: its stream has its own buffer.
-        shown=_joined([s for s in shown if s is not None]),
+        stdout=printed(folded, "stdout", tidy),
+        stderr=printed(folded, "stderr", tidy),
+        shown=shown(folded, tidy),
         names=json.loads(tidy(names)),
     )
-
-
-def _text(folded: list[Any], name: str) -> str:
-    return "".join(o.text for o in folded if o.get("name") == name)
-
-
-def _output(output: Any, tidy: Tidy) -> Any:
-    if output.output_type == "stream":
-        return overwrite(tidy(output.text)) if output.name == "stdout" else None
-    if output.output_type == "error":
-        return None
-    data = {mime: _bundle(mime, value, tidy) for mime, value in output.data.items()}
-    return {"kind": output.output_type, "data": data, "metadata": output.metadata}
-
-
-def _bundle(mime: str, value: Any, tidy: Tidy) -> Any:
-    if mime == "image/png":
-        raw = b64decode(value)
-        width, height = struct.unpack(">II", raw[16:24])
-        return {"width": width, "height": height, "sha256": hashlib.sha256(raw).hexdigest()}
-    return tidy(value) if isinstance(value, str) else value
-
-
-def _joined(shown: list[Any]) -> list[Any]:
-    """Join pieces of text between which only stderr stood."""
-    out: list[Any] = []
-    for one in shown:
-        if isinstance(one, str) and out and isinstance(out[-1], str):
-            out[-1] += one
-        else:
-            out.append(one)
-    return out
 
 
 def _error(run: Run, tidy: Tidy) -> dict[str, str] | None:
@@ -197,17 +134,6 @@ def _error(run: Run, tidy: Tidy) -> dict[str, str] | None:
     # A file is known by its name: a job has the workspace in a folder of its own.
     text = re.sub(r"^File \S*?([^/\s]+):(\d+)", r"File \1:\2", text, flags=re.M)
     return {"ename": error["ename"], "evalue": tidy(error["evalue"]), "traceback": text}
-
-
-def overwrite(text: str) -> str:
-    """Apply carriage returns, as every viewer of notebooks does."""
-    lines = []
-    for line in text.split("\n"):
-        shown = ""
-        for piece in line.split("\r"):
-            shown = piece + shown[len(piece) :]
-        lines.append(shown)
-    return "\n".join(lines)
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -231,7 +157,7 @@ def differences(notebook: Notebook, plain: list[Seen], other: list[Seen]) -> str
 
 def _difference(notebook: Notebook, number: int, plain: Seen, other: Seen) -> str:
     left, right = _comparable(notebook, plain), _comparable(notebook, other)
-    found = [_diff(key, left[key], right[key]) for key in left if left[key] != right[key]]
+    found = [diff(key, left[key], right[key]) for key in left if left[key] != right[key]]
     return f"cell {number}:\n{plain.source}\n" + "\n".join(found) if found else ""
 
 
@@ -245,7 +171,8 @@ def _comparable(notebook: Notebook, seen: Seen) -> dict[str, Any]:
     return out
 
 
-def _diff(key: str, left: Any, right: Any) -> str:
+def diff(key: str, left: Any, right: Any) -> str:
+    """Give a line by line account of two things that are not the same."""
     texts = [v if isinstance(v, str) else json.dumps(v, indent=1, sort_keys=True) for v in (left, right)]
     if key == "error" and left and right:
         texts = ["\n".join(f"{k}: {v}" for k, v in side.items()) for side in (left, right)]

@@ -17,6 +17,8 @@ from typing import Any
 
 #: Libraries whose objects are compared by type alone: what they look like is compared as an output.
 OPAQUE = frozenset({"IPython", "PIL", "matplotlib", "plotly"})
+#: What scikit-learn measures.
+TIMED = re.compile(r"(fit|score)_time_?$")
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 ATOMS = (
     type(None),
@@ -110,7 +112,8 @@ class Describer:
         return self.instance(value)
 
     def mapping(self, value: Any) -> dict[str, Any]:
-        return {"items": [[self.of(k), self.of(v)] for k, v in value.items()], **self.attributes(value)}
+        pairs = [[self.of(k), "a time" if TIMED.search(str(k)) else self.of(v)] for k, v in value.items()]
+        return {"items": pairs, **self.attributes(value)}
 
     def sequence(self, value: Any) -> dict[str, Any]:
         return {"items": [self.of(v) for v in value], **self.attributes(value)}
@@ -189,7 +192,8 @@ class Describer:
             for slot in (slots,) if isinstance(slots, str) else slots:
                 if cls.__module__ == "__main__" and hasattr(value, slot):
                     found[slot] = getattr(value, slot)
-        hidden = ("__wrapped__",) if isinstance(value, types.FunctionType) else ()
+        hidden: tuple[str, ...] = ("__wrapped__",) if isinstance(value, types.FunctionType) else ()
+        hidden += tuple(name for name in found if TIMED.search(name))
         shown = {k: self.of(v) for k, v in sorted(found.items()) if k not in hidden}
         return {"attributes": shown} if shown else {}
 
@@ -219,12 +223,14 @@ def _numpy(describer: Describer, value: Any) -> dict[str, Any] | None:
     if isinstance(value, numpy.ndarray):
         if value.dtype == object:
             return {"shape": list(value.shape), "items": [describer.of(v) for v in value.ravel()]}
+        # Records may have gaps between their fields, and what is in those is anything.
+        data = repr(value.tolist()).encode() if value.dtype.names else value.tobytes()
         return {
             "shape": list(value.shape),
             "dtype": str(value.dtype),
             "order": [bool(value.flags.c_contiguous), bool(value.flags.f_contiguous)],
             "writeable": bool(value.flags.writeable),
-            "data": repr(value.tolist()) if value.size <= 20 else _digest(value.tobytes()),
+            "data": repr(value.tolist()) if value.size <= 20 else _digest(data),
         }
     return {"value": repr(value)} if isinstance(value, numpy.generic) else None
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,13 +25,15 @@ class Channel:
     Parameters
     ----------
     connection : multiprocessing.connection.Connection
+    shield : callable
+        Gives a context that puts an interrupt off: half a message would be the guard's last.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, shield: Callable[[], AbstractContextManager[None]]) -> None:
         self._connection = connection
-        self._lock = threading.RLock()
+        self._shield = shield
+        self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._number = 0
 
     def tell(self, type: str, content: dict[str, Any] | None = None) -> None:
         """Send one message and wait until the guard has it.
@@ -38,13 +43,11 @@ class Channel:
         if os.getpid() != self._pid:
             return
         body = to_json({"type": type, "content": content or {}})
-        with self._lock:
-            self._number += 1
-            number = self._number
-            self._connection.send_bytes(number.to_bytes(8, "little") + body)
-            # An interrupt may have left the acknowledgement of an earlier message unread.
-            while int.from_bytes(self._connection.recv_bytes(8), "little") < number:
-                pass
+        with self._shield(), self._lock:
+            # A cell that has closed the connection can still print, and its guard sees how it ends.
+            with contextlib.suppress(OSError, EOFError):
+                self._connection.send_bytes(body)
+                self._connection.recv_bytes(0)
 
 
 class Inbox:
@@ -57,7 +60,6 @@ class Inbox:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._number = b""
 
     def fileno(self) -> int:
         """Give the descriptor to wait on."""
@@ -67,17 +69,14 @@ class Inbox:
         """Read one message, and give it with its size in bytes; None at the end of the cell's process."""
         try:
             data = self._connection.recv_bytes()
-        except (EOFError, OSError):
+            return json.loads(data), len(data)
+        except (EOFError, OSError, ValueError):
             return None, 0
-        self._number = data[:8]
-        return json.loads(data[8:]), len(data)
 
     def acknowledge(self) -> None:
         """Let the sender of the message that was read last go on."""
-        try:
-            self._connection.send_bytes(self._number)
-        except OSError:  # it has died meanwhile; the guard sees that by itself
-            pass
+        with contextlib.suppress(OSError):  # it has died meanwhile; the guard sees that by itself
+            self._connection.send_bytes(b"")
 
 
 def to_json(message: Any) -> bytes:

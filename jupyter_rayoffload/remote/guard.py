@@ -80,6 +80,8 @@ def run_job(job_id: str, attempt: int) -> int:
     except BadConnectionFile as error:
         print(f"rayoffload: {error}", file=sys.stderr)
         return NOT_THE_CELL
+    # Until the claim a stop simply ends this; the folder goes.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     home = Path(tempfile.mkdtemp(prefix="rayoffload-"))  # mode 0700
     try:
         return _run(connection, job_id, attempt, home)
@@ -123,12 +125,14 @@ def _be_the_cell(connection: Connection, pair: Pair, pipes: list[Pipe], home: Pa
         os.close(null)
         interrupt = Interrupt()
         interrupt.install()
-        process = CellProcess(connection, Channel(pair), interrupt, home)
+        process = CellProcess(connection, Channel(pair, interrupt.shield), interrupt, home)
         try:
             order = pair.recv_bytes()
         except EOFError:  # not ours to run
             os._exit(0)
         process.run(json.loads(order))
+    except KeyboardInterrupt:  # stopped before it began; the guard says so
+        pass
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -214,6 +218,8 @@ class Guard:
         self._begin()
         while self._status is None and self._end is None and not self._overdue():
             self._step()
+        while self._status is not None and self._inbox and select.select([self._inbox], [], [], 0)[0]:
+            self._take()  # its last words
         return self._conclude(self._verdict())
 
     def _listen(self) -> None:

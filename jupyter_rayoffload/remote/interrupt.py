@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
-from collections.abc import Coroutine
+import threading
+from collections.abc import Coroutine, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -26,6 +28,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.came = False
+        self._shields = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
 
@@ -40,6 +43,26 @@ class Interrupt:
         if self.came:
             return
         self.came = True
+        if self._shields:
+            return
+        self._raise()
+
+    @contextlib.contextmanager
+    def shield(self) -> Iterator[None]:
+        """Put an interrupt off until the end of the block; the main thread alone is interrupted."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = self.came
+        self._shields += 1
+        try:
+            yield
+        finally:
+            self._shields -= 1
+        if self.came and not before and not self._shields:
+            self._raise()
+
+    def _raise(self) -> None:
         loop, task = self._loop, self._task
         if loop is None or task is None or asyncio.current_task(loop) is not None:
             raise KeyboardInterrupt
@@ -53,7 +76,8 @@ class Interrupt:
         """
         loop = self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        task = self._task = loop.create_task(coroutine)
+        task: asyncio.Task[_T] = loop.create_task(coroutine)
+        self._task = task
         try:
             try:
                 return loop.run_until_complete(task)

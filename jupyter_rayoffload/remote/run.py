@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import atexit
 import contextlib
+import faulthandler
 import io
 import os
 import sys
@@ -55,6 +56,7 @@ class CellProcess:
         self._channel, self._interrupt, self._home = channel, interrupt, home
         self._pid = os.getpid()
         _Stream.install(channel)
+        faulthandler.enable()  # a crash in C code says where, as in a kernel
         prepare_libraries()
         self._shell = make_shell(str(_made(home / "ipython")), channel.tell)
         self._spec: dict[str, Any] = {}
@@ -156,6 +158,9 @@ class CellProcess:
             return found
         record = self._store.read(job) or {}
         imports = (record.get("end") or {}).get("imports") or {}
+        refused = {
+            v["name"]: v["reason"] for v in (record.get("end") or {}).get("outputs") or () if v.get("reason")
+        }
         after = (record.get("spec") or {}).get("after") or {}
         for name, there in wanted.items():
             if there in imports:
@@ -163,6 +168,8 @@ class CellProcess:
             elif there in after and depth:
                 source, _, earlier = after[there].partition("#")
                 found.update(self._from_job(source, {name: earlier or there}, depth - 1))
+            elif there in refused:
+                raise Missing(f"`{there}` of job {job} cannot travel: {refused[there]}")
             else:
                 raise Missing(f"`{there}` of job {job} is not, or no longer, in the store")
         return found
@@ -320,7 +327,7 @@ class CellProcess:
 
     def _tree(self) -> ast.Module | None:
         try:
-            return ast.parse(str(self._shell.transform_cell(self._spec["source"])))
+            return ast.parse(self._shell.transformed(self._spec["source"]))
         except (SyntaxError, ValueError):
             return None
 

@@ -81,7 +81,7 @@ class CellPublisher(DisplayPublisher):
         **kwargs: Any,
     ) -> None:
         """Publish a bundle, as the base class documents it."""
-        self._validate_data(data, metadata)
+        self._validate_data(data, metadata)  # type: ignore[no-untyped-call,unused-ignore]
         _flush()
         content = {"data": shown(data), "metadata": metadata or {}, "transient": transient or {}}
         self.tell("update_display_data" if update else "display_data", content)
@@ -124,7 +124,7 @@ class CellCompiler(CachingCompiler):
         if not self.cell:
             self.cell = name
             if self.head:  # as a comment: tracebacks are parsed in order to mark the failing expression
-                linecache.cache[name][2][0] = f"# {self.head}\n"
+                linecache.getlines(name)[0] = f"# {self.head}\n"
         return name
 
 
@@ -143,6 +143,10 @@ class CellShell(InteractiveShell):
     def connect(self, tell: Tell) -> None:
         """Send messages by `tell`."""
         self.tell = self.displayhook.tell = self.display_pub.tell = tell
+
+    def transformed(self, source: str) -> str:
+        """Give a cell as Python: without its magics."""
+        return str(self.transform_cell(source))  # type: ignore[no-untyped-call,unused-ignore]
 
     def run_source(
         self, source: str, interrupt: Interrupt, head: str = "", count: int | None = None
@@ -169,7 +173,7 @@ class CellShell(InteractiveShell):
         cell, problem = source, None
         offset = ("\n" if head else "") + "\n" * _leading_blank_lines(source)
         try:
-            cell = offset + self.transform_cell(source)
+            cell = offset + self.transformed(source)
         except Exception:  # as IPython does: the error is shown as the cell's
             problem = sys.exc_info()
         result = interrupt.run(self._run(source, cell, problem))
@@ -227,7 +231,7 @@ class CellShell(InteractiveShell):
         self.tell("error", {"ename": etype.__name__, "evalue": text_of(evalue), "traceback": list(stb)})
 
     def _format_exception_for_storage(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Keep nothing: the history ends with the cell, and IPython's own fails on an exception without text."""
+        """Keep nothing: this history is short, and IPython's own way fails on an exception without text."""
         return {}
 
     def _traceback_of(self, error: BaseException) -> list[str]:
@@ -327,7 +331,7 @@ def make_shell(folder: str, tell: Tell) -> CellShell:
     shell = CellShell.instance(config=config, ipython_dir=folder)
     shell.connect(tell)
     builtins.input = _no_input
-    getpass.getpass = _no_input  # type: ignore[assignment]
+    getpass.getpass = _no_input
     return shell
 
 

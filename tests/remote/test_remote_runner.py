@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import psutil
@@ -215,7 +216,8 @@ def test_inputs_and_outputs(driver: Driver):
     np = pytest.importorskip("numpy")
     inputs = {"xs": [1], "a": np.arange(100_000), "n": 5, "d": {"k": 1}, "gone": 0}
     run = driver.run(
-        "xs.append(2)\na[0] = -1\nm = n\nn = n\nd['k']\ndel gone\nimport os.path as p\nfrom json import dumps as dd\n"
+        "xs.append(2)\na[0] = -1\nm = n\nn = n\nd['k']\ndel gone\nimport os.path as p\n"
+        "from json import dumps as dd\n"
         "import threading\nlock = threading.Lock()\nxs",
         inputs,
         expected=["a", "m", "n"],
@@ -271,6 +273,12 @@ def test_a_chain_to_what_is_gone_says_so(driver: Driver):
     run = driver.run("x", after={"x": "never-was"})
     assert run.code == 3
     assert run.end["failure"]["reason"] == "Expired" and "never-was" in run.end["failure"]["message"]
+
+
+def test_a_chain_to_what_cannot_travel_says_why(driver: Driver):
+    first = driver.run("x = (i for i in range(3))")
+    run = driver.run("x", after={"x": first.id})
+    assert run.code == 3 and "generator" in run.end["failure"]["message"]
 
 
 def test_a_missing_library_is_named(driver: Driver, tmp_path, monkeypatch):
@@ -330,8 +338,8 @@ def test_the_cell_has_a_folder_of_its_own(driver: Driver):
         "import os, sys, subprocess\n"
         "print(os.getcwd()); print(sys.path[0]); print(os.listdir())\n"
         "open('left.txt', 'w').write('x')\n"
-        "child = subprocess.run([sys.executable, '-c', 'import sys; print(sys.path)'], capture_output=True, text=True)\n"
-        "print(child.stdout)\n"
+        "code = 'import sys; print(sys.path)'\n"
+        "print(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout)\n"
     )
     cwd, first, files, path, *_ = run.text().splitlines()
     assert cwd == first != str(driver.shared)
@@ -342,20 +350,76 @@ def test_the_cell_has_a_folder_of_its_own(driver: Driver):
     assert run.end["files"][0]["path"] == "left.txt"
 
 
+def test_the_workspace_its_modules_and_its_files(driver: Driver, tmp_path):
+    def put(name: str, files: dict[str, str]) -> str:
+        path = tmp_path / f"{name}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for file, text in files.items():
+                archive.writestr(file, text)
+        driver.store.put_package(name, path)
+        return name
+
+    package = put("workspace", {"helper.py": "value = 1", "data/in.csv": "1,2", "old.txt": "old"})
+    module = put("elsewhere", {"lib/__init__.py": "other = 2"})
+    run = driver.run(
+        "import helper, lib, pathlib\n"
+        "text = pathlib.Path('data/in.csv').read_text()\n"
+        "pathlib.Path('data/out.csv').write_text(text * 2)\n"
+        "pathlib.Path('old.txt').unlink()\n"
+        "pathlib.Path('model.bin').write_bytes(bytes(3000))\n"
+        "pathlib.Path('huge.bin').write_bytes(bytes(3000))\n"
+        "(helper.value, lib.other)",
+        package=package,
+        modules=[module],
+        options={"fetch": ["model.*"]},
+        env={"RAYOFFLOAD_FETCH_BELOW": "1000"},
+    )
+    assert run.result == (1, 2), run.log
+    assert run.end["imports"]["helper"] == ["helper", None]
+    states = {f["path"]: f["state"] for f in run.end["files"]}
+    assert states == {"data/out.csv": "fetched", "huge.bin": "there", "model.bin": "fetched"}
+    assert run.end["files_deleted"] == ["old.txt"]
+    driver.store.get_package(run.end["files_package"], tmp_path / "back.zip")
+    with zipfile.ZipFile(tmp_path / "back.zip") as archive:
+        assert archive.read("data/out.csv") == b"1,21,2"
+        assert sorted(archive.namelist()) == ["data/out.csv", "model.bin"]
+
+
+def test_a_package_that_is_gone_or_bad_is_told(driver: Driver, tmp_path):
+    run = driver.run("x = 1", package="0" * 64)
+    assert run.code == 3 and run.end["failure"]["reason"] == "Expired"
+    (tmp_path / "bad.zip").write_bytes(b"nonsense")
+    driver.store.put_package("bad", tmp_path / "bad.zip")
+    run = driver.run("x = 1", package="bad")
+    assert run.code == 3 and run.end["failure"]["reason"] == "WorkspaceError"
+
+
+def test_an_interrupt_does_not_tear_a_message(driver: Driver):
+    run = driver.start(
+        driver.submit("print('begun')\nwhile True: display({'text/plain': 'x' * 3_000_000}, raw=True)")
+    ).until("begun")
+    time.sleep(0.3)
+    run.stop_as_ray()
+    run.wait(6)
+    assert run.code == 143 and run.end["phase"] == "cancelled"
+
+
 def test_ray_is_not_imported_for_nothing(driver: Driver):
     assert driver.run("import sys\nprint('ray' in sys.modules)").text() == "False\n"
 
 
 def test_exit_handlers_run_after_the_end(driver: Driver):
     run = driver.run(
-        f"import atexit, pathlib\natexit.register(lambda: pathlib.Path('{driver.folder}/handled').write_text('yes'))"
+        f"import atexit, pathlib\nhandled = pathlib.Path('{driver.folder}/handled')\n"
+        "atexit.register(lambda: handled.write_text('yes'))"
     )
     assert run.code == 0 and Path(driver.folder / "handled").read_text() == "yes"
 
 
 def test_memory_limit_is_a_memory_error(driver: Driver):
     run = driver.run(
-        "small = bytearray(10 << 20)\ntry:\n    big = bytearray(400 << 20)\nexcept MemoryError:\n    print('caught')\n"
+        "small = bytearray(10 << 20)\n"
+        "try:\n    big = bytearray(400 << 20)\nexcept MemoryError:\n    print('caught')\n"
         "big = bytearray(400 << 20)",
         options={"resources": {"memory": 200 << 20}},
         env={"RAYOFFLOAD_MEMORY_LIMIT": "1"},
@@ -481,7 +545,8 @@ def test_os_exit_loses_no_output(driver: Driver):
 def test_a_killed_cell_is_told_at_once(driver: Driver, number, word):
     run = driver.run(f"import os\nprint('last words')\nos.kill(os.getpid(), {int(number)})")
     assert run.code == 128 + number
-    assert run.text() == "last words\n"
+    assert run.text("stdout") == "last words\n"
+    assert ("Segmentation fault" in run.text("stderr")) == (number == signal.SIGSEGV)
     assert (
         run.end["failure"]["reason"] in ("JobCrashed", "OutOfMemory")
         and word in run.end["failure"]["message"]
@@ -493,7 +558,7 @@ def test_the_cell_dies_with_its_guard(driver: Driver):
     run.remember_children()
     os.kill(run.process.pid, signal.SIGKILL)
     run.process.wait()
-    gone, alive = psutil.wait_procs(run.children, timeout=5)
+    _, alive = psutil.wait_procs(run.children, timeout=5)
     assert alive == []
 
 
@@ -571,7 +636,8 @@ def test_a_program_with_json(driver: Driver, tmp_path):
     digest = SIGNER.digest(data)
     driver.store.put_blob(digest, memoryview(data))
     job = driver.submit(
-        'python -c \'from rayoffload_job import read_input, write_output; import os; print(os.environ["RAYOFFLOAD_JOB"]);'
+        "python -c 'from rayoffload_job import read_input, write_output; import os;"
+        ' print(os.environ["RAYOFFLOAD_JOB"]);'
         ' write_output({"twice": read_input()["n"] * 2}); open("made.txt", "w").write("1")\'',
         kind="program",
     )
@@ -587,7 +653,8 @@ def test_a_program_with_json(driver: Driver, tmp_path):
 
 def test_a_program_with_bytes_and_an_exit_code(driver: Driver):
     run = driver.run(
-        "python -c 'from rayoffload_job import *; import sys; write_output(b\"raw\"); print(read_input()); sys.exit(7)'",
+        'python -c \'from rayoffload_job import *; import sys; write_output(b"raw");'
+        " print(read_input()); sys.exit(7)'",
         kind="program",
     )
     assert run.code == 7 and run.text() == "None\n"

@@ -116,7 +116,8 @@ def test_top_level_await_and_async_for(driver: Driver):
 
 def test_plain_cells_run_inside_a_loop_as_in_a_kernel(driver: Driver):
     run = driver.run(
-        "import asyncio\ntask = asyncio.create_task(asyncio.sleep(100))\nasyncio.get_running_loop().is_running()"
+        "import asyncio\ntask = asyncio.create_task(asyncio.sleep(100))\n"
+        "asyncio.get_running_loop().is_running()"
     )
     assert run.code == 0, run.log
     assert ("execute_result", "True") in run.story()
@@ -225,7 +226,8 @@ def test_exit_as_in_a_kernel(driver: Driver):
 def test_an_exception_of_the_cells_own_class_with_its_chain(driver: Driver):
     run = driver.run(
         "class Odd(Exception):\n"
-        "    def __init__(self, *, size):\n        super().__init__(f'size {size}')\n        self.size = size\n"
+        "    def __init__(self, *, size):\n"
+        "        super().__init__(f'size {size}')\n        self.size = size\n"
         "try:\n    {}['k']\nexcept KeyError as e:\n    e.add_note('noted')\n    raise Odd(size=3) from e\n"
     )
     assert run.code == 1
@@ -260,7 +262,8 @@ def test_nothing_is_written_to_the_home_folder(driver: Driver):
 
 def test_widget_views_are_left_out(driver: Driver):
     run = driver.run(
-        "display({'application/vnd.jupyter.widget-view+json': {'model_id': 'x'}, 'text/plain': 'bar'}, raw=True)"
+        "view = {'application/vnd.jupyter.widget-view+json': {'model_id': 'x'}, 'text/plain': 'bar'}\n"
+        "display(view, raw=True)"
     )
     assert run.contents("display_data")[0]["data"] == {"text/plain": "bar"}
 
@@ -268,7 +271,8 @@ def test_widget_views_are_left_out(driver: Driver):
 def test_bars_are_text(driver: Driver):
     pytest.importorskip("tqdm")
     run = driver.run(
-        "from tqdm.auto import tqdm\nfrom tqdm.notebook import tqdm as other\nfor _ in other(tqdm(range(3))): pass"
+        "from tqdm.auto import tqdm\nfrom tqdm.notebook import tqdm as other\n"
+        "for _ in other(tqdm(range(3))): pass"
     )
     assert run.code == 0, run.log
     assert "3/3" in run.text("stderr")

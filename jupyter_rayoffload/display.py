@@ -36,12 +36,20 @@ def _shell() -> InteractiveShell | None:
     return shell
 
 
-def record_bundle(job: Job, with_outputs: bool = True) -> dict[str, Any]:
-    """Give the static mimebundle of a job as it is now."""
-    total = job.spool.total
-    tail = job.spool.lines(total - TAIL_LINES, total)
-    outputs = list(job.displays.outputs) if with_outputs else ()
-    return dict(bundle(job.record, outputs, tail, total))
+def record_bundle(job: Job, inside: bool = False) -> dict[str, Any]:
+    """Give the static mimebundle of a job as it is now.
+
+    Parameters
+    ----------
+    job : Job
+    inside : bool
+        The running cell shows log, outputs and error itself.
+    """
+    record, total = job.record, job.spool.total
+    if inside:
+        failure = record.failure.replace(traceback=()) if record.failure else None
+        return dict(bundle(record.replace(failure=failure), (), (), 0))
+    return dict(bundle(record, job.displays.outputs, job.spool.lines(total - TAIL_LINES, total), total))
 
 
 def show(job: Job) -> None:

@@ -44,6 +44,7 @@ class Job:
         self.displays = Outputs()
         self.spool = Spool()
         self.quiet = False
+        self.settled: concurrent.futures.Future[None] | None = None
         course.subscribe(self._on_event)
         if course.record.phase.ended:
             self._ended.set_result(self)
@@ -310,7 +311,7 @@ class Job:
 
     def settle(self, outputs: Sequence[Value]) -> None:
         """Note what has become of the outputs, and bring the files home."""
-        self._session.start(self._settle(outputs))
+        self.settled = self._session.start(self._settle(outputs))
 
     async def _settle(self, outputs: Sequence[Value]) -> None:
         offloader, folder = self._session.offloader, self.record.spec.options.workdir or self._session.folder

@@ -102,7 +102,13 @@ class Landing:
     def pending(self, name: str) -> Job | None:
         """Give the job that will still assign `name`, if there is one."""
         job = self.owners.get(name)
-        return job if job is not None and job.id in self._claims else None
+        claim = self._claims.get(job.id) if job is not None else None
+        if claim is None:
+            return None
+        if self.namespace.get(name, _MISSING) is not claim.originals[name]:
+            del self.owners[name]  # the notebook has bound it anew: what the job assigns came before that
+            return None
+        return job
 
     def pending_spec(self, name: str) -> JobSpec | None:
         """As :meth:`pending`, of the job what a draft must know."""
@@ -159,7 +165,8 @@ class Landing:
                 if v.state is not ValueState.CANNOT_TRAVEL
             ]
         if job.phase is not Phase.SUCCEEDED:
-            self._stale.update(dict.fromkeys(owned, job))
+            still = [n for n in owned if self.namespace.get(n, _MISSING) is claim.originals[n]]
+            self._stale.update(dict.fromkeys(still, job))
         for name in owned:
             del self.owners[name]
         job.settle(states)
@@ -225,7 +232,7 @@ class Landing:
             return ()
         analysis = analyze(ast.unparse(tree), self.shell)
         reads = set(analysis.reads) | set(closure(analysis.reads, self.namespace).names)
-        names = {n for n in reads if self.pending(n)} | (reads & set(self._stale))
+        names = {n for n in reads if self.pending(n) or n in self._stale}
         return tuple(sorted(names))
 
     def arrive(self, names: Iterable[str]) -> None:

@@ -25,6 +25,8 @@ __all__ = ["Messages", "RemoteValue", "wait_here"]
 FAREWELL_SECONDS = 15.0
 #: What :func:`wait_here` is fed with.
 Messages = queue.SimpleQueue[tuple[JobRecord, Event]]
+#: How long files may take to come home before the cell ends without them, seconds.
+SETTLE_SECONDS = 60.0
 _DISPLAYS = ("display_data", "update_display_data", "clear_output", "execute_result", "stream")
 
 
@@ -63,7 +65,7 @@ def wait_here(job: Job, landing: Landing, messages: Messages, quiet: bool = Fals
     Exception
         The cell's own exception, or what kept the job from its end.
     """
-    shell = landing.shell
+    shell, session = landing.shell, landing.session
     status = _Status(shell, quiet)
     result: tuple[dict[str, Any], dict[str, Any]] | None = None
     try:
@@ -83,6 +85,8 @@ def wait_here(job: Job, landing: Landing, messages: Messages, quiet: bool = Fals
         raise
     finally:
         landing.land(job, even_failed=True)
+        if job.settled is not None:  # the record says what has landed, and which files came home
+            session.wait(job.settled, SETTLE_SECONDS)
         status.close(job)
     error = job.exception()
     if error is not None:
@@ -132,7 +136,7 @@ class _Status:
 
     def close(self, job: Job) -> None:
         if not self._quiet:
-            publish_record(job, self._shell, self._id, with_outputs=False)
+            publish_record(job, self._shell, self._id, inside=True)
 
 
 class _Replace:

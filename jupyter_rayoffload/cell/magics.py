@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ast
-import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from IPython.core import magics
-from IPython.core.alias import default_aliases
+from IPython.core.alias import Alias
 from IPython.core.inputtransformer2 import TransformerManager
-from IPython.core.magic import MagicAlias, Magics
+from IPython.core.magic import MagicAlias
 from IPython.utils.text import DollarFormatter
 
 if TYPE_CHECKING:
@@ -37,13 +35,16 @@ _HELP = frozenset({"pinfo", "pinfo2", "pdef", "pdoc", "psource", "pfile"})
 _SHELL = frozenset({"sx", "system", "!"})
 #: Each runs its cell as a script, in a process of its own.
 _SCRIPTS = frozenset({"script", "sh", "bash", "perl", "ruby", "python", "python2", "python3", "pypy", "cmd"})
-#: They run, bind or remove what their text does not tell.
-_UNKNOWABLE = frozenset(
-    "run load loadpy pylab macro edit ed rerun recall rep paste cpaste reset reset_selective store".split()
-)
-#: Known, and not among IPython's own classes: ipykernel's, autoreload, and ours, which decide for themselves.
+#: They neither run code nor bind names: IPython's, its commands of the system, ipykernel's, and ours, which
+#: decide for themselves. Any other (`run`, `load`, `store`, `reset`, one of the notebook) may do anything.
 _HARMLESS = frozenset(
-    "clear less more man connect_info qtconsole subshell autoreload aimport ray ray_job".split()
+    "! HTML SVG alias alias_magic aimport autoawait autocall automagic autoreload bookmark cat cd clear "
+    "code_wrap colors conda config connect_info cp dhist dirs doctest_mode env file gui hist history html "
+    "javascript js killbgscripts latex ldir less lf lk ll load_ext logoff logon logstart logstate logstop "
+    "ls lsmagic lx magic mamba man markdown matplotlib micromamba mkdir more mv notebook page pastebin "
+    "pdb pip popd pprint precision psearch pushd pwd pycat qtconsole quickref ray ray_job rehashx "
+    "reload_ext rm rmdir save set_env subshell svg sx system tb unalias unload_ext uv who who_ls whos "
+    "writefile xmode".split()
 )
 #: Methods of the shell that run text or change the namespace.
 _SHELL_METHODS = frozenset(
@@ -140,7 +141,7 @@ def _line_magic(name: str, line: str, shell: InteractiveShell | None) -> Embedde
     if name == "sc":
         target, _, command = re.sub(r"^(\s*-[lv]+)+", "", line).partition("=")
         return Embedded(reads=_expanded(command), binds=_identifiers(target))
-    return Embedded(reads=_expanded(line), opaque=not _is_known(name, "line", shell))
+    return Embedded(reads=_expanded(line), opaque=not _is_harmless(name, "line", shell))
 
 
 def _cell_magic(name: str, line: str, body: str, shell: InteractiveShell | None) -> Embedded:
@@ -151,7 +152,7 @@ def _cell_magic(name: str, line: str, body: str, shell: InteractiveShell | None)
         return Embedded(reads=_expanded(line, body))
     if name in _SCRIPTS:
         return Embedded(reads=_expanded(line), binds=tuple(re.findall(r"--(?:out|err|proc)[ =]+(\w+)", line)))
-    if _is_known(name, "cell", shell):
+    if _is_harmless(name, "cell", shell):
         return Embedded(reads=_expanded(line))
     # Nobody knows what it makes of its text; most that take Python run it.
     try:
@@ -193,35 +194,20 @@ def _options(line: str, spec: str) -> tuple[dict[str, list[str]], str]:
     return found, line.strip()
 
 
-def _find(name: str, kind: str, shell: InteractiveShell | None) -> Any:
-    return cast("Any", shell).find_magic(name, kind) if shell is not None else None
+def _registered(name: str, kind: str, shell: InteractiveShell | None) -> object:
+    # Not `find_magic`, which would import what is registered by name only.
+    return cast("Any", shell).magics_manager.magics[kind].get(name) if shell is not None else None
 
 
 def _real_name(name: str, kind: str, shell: InteractiveShell | None) -> str:
     """Follow ``%alias_magic``."""
-    magic = _find(name, kind, shell)
+    magic = _registered(name, kind, shell)
     return magic.magic_name if isinstance(magic, MagicAlias) else name
 
 
-def _is_known(name: str, kind: str, shell: InteractiveShell | None) -> bool:
-    """Whether a magic neither runs code nor binds names, as far as this module knows."""
-    if name in _UNKNOWABLE:
-        return False
-    magic = _find(name, kind, shell)
-    if magic is not None:
-        module = getattr(magic, "__module__", None) or ""
-        return module.startswith(("IPython.", "ipykernel.", "jupyter_rayoffload."))
-    return name in _HARMLESS or name in _SHELL or name in _own_magics()
-
-
-@functools.cache
-def _own_magics() -> frozenset[str]:
-    """Give the names of the magics and shell aliases that come with IPython."""
-    names = {alias for alias, _ in default_aliases()}
-    for value in vars(magics).values():
-        if isinstance(value, type) and issubclass(value, Magics):
-            names.update(*(value.magics.get(kind, ()) for kind in ("line", "cell")))
-    return frozenset(names)
+def _is_harmless(name: str, kind: str, shell: InteractiveShell | None) -> bool:
+    """Whether a magic neither runs code nor binds names; what ``%alias`` made is a command of the system."""
+    return name in _HARMLESS or isinstance(_registered(name, kind, shell), Alias)
 
 
 def _expanded(*texts: str) -> tuple[ast.expr, ...]:

@@ -18,14 +18,17 @@ class Panel {
     this.said = el('span', { class: 'jp-RayOffload-sr', role: 'status' });
     const timer = setInterval(() => Object.values(this.times).flat().forEach((refresh) => refresh()), 1000);
     signal.addEventListener('abort', () => clearInterval(timer));
-    // JupyterLab marks a widget whose kernel has gone by this class, and by nothing else.
+    const redraw = () => this.draw();
+    heard.listeners.add(redraw);
+    signal.addEventListener('abort', () => heard.listeners.delete(redraw));
+    // Some hosts mark a widget whose kernel has gone by this class.
     const watch = new MutationObserver(() => this.draw());
     watch.observe(node, { attributes: true, attributeFilter: ['class'] });
     signal.addEventListener('abort', () => watch.disconnect());
   }
 
   get gone() {
-    return this.node.classList.contains('jupyter-widgets-disconnected');
+    return this.heard.gone || this.node.classList.contains('jupyter-widgets-disconnected');
   }
 
   /** The kernel's clock, seconds. */
@@ -253,9 +256,17 @@ class Panel {
   }
 }
 
+/** Tell when the kernel of a model has gone; a host whose manager shows no kernel never does. */
+function watchKernel(model, gone) {
+  const kernel = model.widget_manager?.kernel;
+  const over = ['restarting', 'autorestarting', 'terminating', 'dead'];
+  kernel?.statusChanged?.connect?.((_, status) => over.includes(status) && gone());
+  kernel?.disposed?.connect?.(() => gone());
+}
+
 // anywidget calls this once for each job: the log is kept here, as messages come before and between views.
 export default () => {
-  const heard = { offset: 0, at: Date.now() / 1000 };
+  const heard = { offset: 0, at: Date.now() / 1000, gone: false, listeners: new Set() };
   let store;
   return {
     initialize({ model }) {
@@ -266,6 +277,10 @@ export default () => {
         heard.offset = (model.get('view')?.now ?? heard.at) - heard.at;
       };
       synchronise();
+      watchKernel(model, () => {
+        heard.gone = true;
+        heard.listeners.forEach((listener) => listener());
+      });
       store.open(model.get('log') ?? {});
       model.on('change:view', synchronise);
       model.on('change:log', () => store.open(model.get('log') ?? {}));

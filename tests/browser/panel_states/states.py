@@ -277,9 +277,9 @@ def states(now: float = NOW) -> list[State]:
         State("7 Succeeded, opened", succeeded, LOG_DONE, open=True),
         State("8 Failed: the cell’s own exception", failed, "a\nb"),
         State("9 Failed: for a reason outside the cell", killed, LOG_KILLED),
-        State("10 Cancelled", cancelled, LOG_DONE),
-        State("11 Lost", lost, LOG_DONE),
-        State("12 Succeeded, but something did not land", missed, LOG_DONE),
+        State("10 Cancelled", cancelled, HEAD + _epochs(0, 50)),
+        State("11 Lost", lost, HEAD + _epochs(0, 89)),
+        State("12 Succeeded, but something did not land", missed, _epochs(0, 12)),
         State("13 Chained", chained),
         State("14 The kernel is gone, the job is not", running, LOG_RUNNING, gone=True),
     ]

@@ -34,7 +34,7 @@ def seen(tmp_path_factory):
     service = webdriver.ChromeService(shutil.which("chromedriver"))
     driver = webdriver.Chrome(options=options, service=service)
     try:
-        driver.set_script_timeout(60)
+        driver.set_script_timeout(180)
         driver.get(f"file://{path}")
         script = (HERE / "behaviour.js").read_text("utf-8")
         seen = json.loads(driver.execute_async_script(script))

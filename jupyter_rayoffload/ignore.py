@@ -162,7 +162,7 @@ class Rules:
             Its last part.
         is_folder : bool
         """
-        candidates = [
+        candidates: list[int] = [
             *self._names.get(name, ()),
             *self._suffixes.get(name.rpartition(".")[2], ()),
             *self._starts.get(name[0], ()),

@@ -275,7 +275,7 @@ def _find(name: str, known: dict[str, ModuleSpec | None]) -> ModuleSpec | None:
         above = known.get(parent) or _find(parent, known)
         if above is None or above.submodule_search_locations is None:
             return None
-        # By its last part: for a dotted name, a namespace package asks for its parent among the loaded modules.
+        # By its last part: for a dotted name, a namespace package asks for its loaded parent.
         return PathFinder.find_spec(name.rpartition(".")[2], list(above.submodule_search_locations))
     except (ImportError, ValueError, AttributeError):  # what finders of others raise
         return None

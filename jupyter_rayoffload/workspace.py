@@ -196,7 +196,7 @@ class Recipe:
             sum(entry.size for entry in files),
             tuple(sorted(left_behind)),
             dict(sorted(scan.excluded.items())),
-            tuple(_links_left_out(scan.excluded)),
+            tuple(_surprises(scan.excluded)),
             self,
         )
 
@@ -362,9 +362,9 @@ def _measure(path: Path, budget: int) -> tuple[int, int, int]:
     return count, size, budget
 
 
-def _links_left_out(excluded: Mapping[str, str]) -> Iterator[str]:
+def _surprises(excluded: Mapping[str, str]) -> Iterator[str]:
     for path, reason in sorted(excluded.items()):
-        if "link" in reason:
+        if "link" in reason or "name" in reason:  # nobody asked for these to stay
             yield f"`{path}` stays: {reason}"
 
 

@@ -241,7 +241,7 @@ def test_new_version_is_another_bundle(site: Site, tmp_path: Path):
 
 
 def test_distribution_without_a_list_of_files(site: Site, tmp_path: Path):
-    """As system packagers install, and as one is that is developed in place: found by import, never cached."""
+    """As system packagers install, and as one that is developed in place: found by import."""
     site.install("quux", "1.0", listed=False)
     first = bundle.build(tmp_path / "cache")
     assert {"quux/__init__.py", "quux-1.0.dist-info/METADATA"} <= members(first)

@@ -6,11 +6,12 @@ import json
 import platform
 import re
 import time
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .cell import analyze, closure, pending_writes, watched
+from .cell import Analysis, analyze, closure, pending_writes, watched
 from .course import Draft, new_id
 from .errors import InputError, NotPicklable, UsageError
 from .imports import Absent
@@ -94,7 +95,8 @@ def draft_cell(
     reads = closure(wanted - set(after), namespace)
     for name in reads.names:  # what a function of the notebook reads may be pending too
         after.update(_chained({name}, pending))
-    names = [n for n in reads.names if n not in after]
+    hidden = shell.user_ns_hidden  # IPython's own: In, Out, open, ...
+    names = [n for n in reads.names if n not in after and namespace[n] is not hidden.get(n, after)]
     _require(options.inputs, names, after, namespace)
     references = {n: namespace[n] for n in names if isinstance(namespace[n], Reference)}
     after.update({n: f"{r.job}#{r.name}" for n, r in references.items()})
@@ -102,6 +104,7 @@ def draft_cell(
     owned = pending_writes(analysis, namespace)
     if options.outputs is not None:
         owned = frozenset(options.outputs)
+    owned = frozenset(n for n in owned if not _imported_already(n, analysis, namespace))
     maybe = watched(analysis, namespace) & (set(values) | set(after))
     expected = (
         frozenset(options.outputs) if options.outputs is not None else analysis.writes | (owned & set(names))
@@ -217,7 +220,9 @@ def _draft(
     cell_line: str = "",
     count: int | None = None,
 ) -> Draft:
-    mentioned = set(re.findall(r"\.\s*(\w+)", source))  # `import xml.etree` binds xml: say which parts are meant
+    mentioned = set(
+        re.findall(r"\.\s*(\w+)", source)
+    )  # `import xml.etree` binds xml: say which parts are meant
     try:
         frozen = codec.freeze(values, namespace, origin.signer, copy=True, mentioned=mentioned)
     except codec.Unpicklable as error:
@@ -260,6 +265,14 @@ def _chained(names: set[str], pending: Pending) -> dict[str, str]:
             others = [n for n in job.expected if (owner := pending(n)) is not None and owner.id == job.id]
             after.update(dict.fromkeys(others, job.id))
     return after
+
+
+def _imported_already(name: str, analysis: Analysis, namespace: Mapping[str, Any]) -> bool:
+    """Whether the cell only imports what `name` is bound to anyway: nobody need wait for that."""
+    if name not in analysis.imports or name not in namespace:
+        return False
+    value = namespace[name]
+    return isinstance(value, types.ModuleType) or getattr(value, "__name__", None) == name
 
 
 def _require(

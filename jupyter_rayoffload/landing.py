@@ -263,10 +263,11 @@ class Landing:
 
     def _warn(self, name: str) -> None:
         job = self._stale.pop(name)
+        there = "is what it was before" if name in self.namespace else "was to be assigned by"
         warnings.warn(
-            f"{name!r} is what it was before job {job.id}, which ended as {job.phase.value}",
+            f"{name!r} {there} job {job.id}, which ended as {job.phase.value}",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,  # the cell: it calls OffloadMagics.arrive, which calls arrive
         )
 
 

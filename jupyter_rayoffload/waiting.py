@@ -79,9 +79,12 @@ def wait_here(job: Job, landing: Landing, messages: Messages, quiet: bool = Fals
                 result = (dict(event.content["data"]), dict(event.content.get("metadata") or {}))
             elif event.type in _DISPLAYS:
                 _republish(shell, event)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         job.cancel()
         job.wait(FAREWELL_SECONDS)
+        # Not our frames: the cell was interrupted, and with it the job.
+        line = f"KeyboardInterrupt: job {job.id} was cancelled; %ray rerun {job.id} starts it again"
+        interrupt._render_traceback_ = lambda: [line]  # type: ignore[attr-defined]
         raise
     finally:
         landing.land(job, even_failed=True)

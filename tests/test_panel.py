@@ -101,10 +101,10 @@ def test_snapshot_and_deltas_are_the_whole_log_however_they_interleave(texts, op
     try:
         for text in texts[:opened]:
             panel.write("stdout", text)
-        page = Page(panel.get_state("log")["log"])
+        page, sent = Page(panel.get_state("log")["log"]), len(messages)
         for text in texts[opened:]:
             panel.write("stderr", text)
-        for message in messages[min(late, opened) :]:
+        for message in messages[min(late, sent) :]:
             page.message(message)
         for number in range(page.total):  # what a window left out is asked for
             if number not in page.lines:

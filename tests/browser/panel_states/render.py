@@ -38,7 +38,8 @@ const modules = Object.fromEntries(
   await Promise.all(Object.entries({scripts}).map(async ([name, text]) => [name, await load(text)])));
 for (const {{caption, kind, state, gone, open, html}} of panels) {{
   const main = document.querySelector('main');
-  main.insertAdjacentHTML('beforeend', '<h2 class="page-caption"></h2><div class="jp-OutputArea-output"></div>');
+  main.insertAdjacentHTML('beforeend', '<h2 class="page-caption"></h2>');
+  main.insertAdjacentHTML('beforeend', '<div class="jp-OutputArea-output"></div>');
   main.querySelector('h2:last-of-type').textContent = caption;
   const node = main.lastElementChild;
   if (html) {{ node.innerHTML = html; node.className += ' jp-RenderedHTMLCommon'; continue; }}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import OffloadError, UsageError
@@ -100,7 +100,10 @@ def show_panel(session: Session, shell: InteractiveShell) -> Any:
     from .panel import ClusterPanel
 
     panel = ClusterPanel(info, can=("start", "delete"))
-    doing = {"start": session.offloader.connect, "delete": session.offloader.down}
+    doing: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+        "start": session.offloader.connect,
+        "delete": session.offloader.down,
+    }
 
     def on_intent(verb: str, options: dict[str, Any]) -> None:
         if verb in doing:

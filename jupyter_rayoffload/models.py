@@ -57,7 +57,7 @@ class Model:
         FormatMismatch
             A field is missing or of the wrong kind.
         """
-        hints = _hints(cls)
+        hints = _hints(cls)  # type: ignore[arg-type]  # classes are hashable
         try:
             return cls(**{k: _typed(hints[k], v) for k, v in data.items() if k in hints})
         except (TypeError, ValueError, AttributeError) as error:

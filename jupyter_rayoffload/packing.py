@@ -92,8 +92,8 @@ def pack(draft: Draft, config: RayOffload, signer: Signer, on_progress: Callable
         tuple(modules),
         runner.digest,
         runner.package,
-        shot.left_behind if shot else (),
-        (*notes, *(shot.notes if shot else ())),
+        tuple(path for s in shots for path in s.left_behind),
+        (*notes, *(note for s in shots for note in s.notes)),
         not any(packed),
     )
 
@@ -104,7 +104,7 @@ def preflight(draft: Draft, config: RayOffload, signer: Signer) -> str:
     lines = [*notes]
     if shot:
         lines.append(workspace.preflight(shot))
-    modules = _modules(draft, shot.root if shot else None)
+    modules = _modules(draft, shot)
     if modules:
         lines += ["", "Local modules from elsewhere", *(f"  {m.name}  {m.path}" for m in modules)]
     inputs = [v for v in draft.spec.inputs if v.size is not None]
@@ -137,9 +137,9 @@ def _workspace(
     return shot, [note] if note else []
 
 
-def _modules(draft: Draft, root: Path | None) -> list[LocalModule]:
-    wanted = (*draft.modules, *draft.spec.options.py_modules)
-    return local_modules(wanted, root, explicit=draft.spec.options.py_modules)
+def _modules(draft: Draft, shot: workspace.Snapshot | None) -> list[LocalModule]:
+    root, files = (shot.root, {e.path for e in shot.files}) if shot else (None, None)
+    return local_modules(draft.modules, root, explicit=draft.spec.options.py_modules, files=files)
 
 
 def _folder() -> Path:

@@ -82,9 +82,10 @@ def pack(draft: Draft, config: RayOffload, signer: Signer, on_progress: Callable
             f"Packing the workspace: {number_text(done)} of {number_text(count)} files, {size_text(size)}"
         )
 
-    root = shot.root if shot else None
     package = _zipped(shot, packed, told) if shot and shot.files else ""
-    modules = [_zipped(extra, packed, told) for extra in pack_modules(_modules(draft, root), signer=signer)]
+    extras = pack_modules(_modules(draft, shot), signer=signer)
+    modules = [_zipped(extra, packed, told) for extra in extras]
+    shots = [*([shot] if shot else []), *extras]
     runner = bundle.build()
     prune(_folder(), ".zip")
     return Packed(

@@ -15,7 +15,7 @@ __all__ = ["KEY_BYTES", "MAC_BYTES", "Signer", "Tampered"]
 #: blake3's key and output length (BLAKE3 specification, section 2).
 KEY_BYTES = 32
 MAC_BYTES = 32
-#: From this size on, hashing on all cores pays for its threads (1 MiB: blake3's own advice for ``max_threads``).
+#: From this size on, hashing on all cores pays for its threads (blake3's own advice for ``max_threads``).
 PARALLEL_BYTES = 1 << 20
 
 

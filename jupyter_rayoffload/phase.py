@@ -51,7 +51,7 @@ def advance(record: JobRecord, event: Event) -> JobRecord:
     ----------
     record : JobRecord
     event : Event
-        ``step {name, state: begin|end, note}``, ``wait {reason, detail, event}``,
+        ``step {name, state: begin|end, note}``, ``wait {reason, detail, event}``, ``chained {reason}``,
         ``progress {done, total}``, ``inputs {inputs}``, ``cluster {name, dashboard, session}``,
         ``submitted {attempt}``, ``again {attempt, reason}`` (a retry), ``alive`` (a sign of life),
         the runner's ``phase``, Ray's ``ray {status, message, exit_code, error_type}``,
@@ -102,6 +102,12 @@ def _wait(record: JobRecord, event: Event) -> JobRecord:
     return record.replace(
         reason=c.get("reason", ""), detail=c.get("detail", ""), event=c.get("event", ""), progress=()
     )
+
+
+def _chained(record: JobRecord, event: Event) -> JobRecord:
+    """Wait for another job's output: that is the step of the inputs, and the phase of a queue."""
+    inputs = record.steps.get("inputs", Step(begin=event.at)).replace(end=None)
+    return _wait(record, event).replace(phase=Phase.PENDING, steps={**record.steps, "inputs": inputs})
 
 
 def _progress(record: JobRecord, event: Event) -> JobRecord:
@@ -293,6 +299,7 @@ def _files(record: JobRecord, event: Event) -> JobRecord:
 _HANDLERS = {
     "step": _step,
     "wait": _wait,
+    "chained": _chained,
     "progress": _progress,
     "inputs": _inputs,
     "cluster": _cluster,

@@ -7,6 +7,8 @@ import threading
 import weakref
 from array import array
 
+from .ansi import fold
+
 __all__ = ["Spool"]
 
 
@@ -68,10 +70,5 @@ class Spool:
 
 
 def _overwritten(line: str) -> str:
-    """Apply carriage returns: each starts the line again; longer old text stays visible behind the new."""
-    if "\r" not in line:
-        return line
-    shown = ""
-    for part in line.rstrip("\r").split("\r"):
-        shown = part + shown[len(part) :] if "\x1b" not in part + shown else part or shown
-    return shown
+    """Apply carriage returns and backspaces as a terminal would."""
+    return fold(line)[0] if "\r" in line or "\b" in line else line

@@ -119,7 +119,7 @@ class Offloader:
             await self.save(course)
         except asyncio.CancelledError:
             if not course.record.attempt:
-                course.tell("cancelled")
+                course.tell("cancelled", reason="Cancelled by you")
                 await self.save(course)
             raise
         except Exception as error:  # a slip of ours must not leave the panel waiting for ever
@@ -200,9 +200,8 @@ class Offloader:
             if upstream is None:
                 continue
             if not upstream.record.phase.ended:
-                course.tell("step", name="inputs", state="begin")
                 label = upstream.record.spec.label or job_id
-                course.tell("wait", reason=f"Waits for `{name}` from job {label}")
+                course.tell("chained", reason=f"Waits for `{name}` from job {label}")
                 await upstream.ended.wait()
                 course.tell("step", name="inputs", state="end")
             if upstream.record.phase is not Phase.SUCCEEDED:

@@ -48,6 +48,7 @@ UNTIL_QUEUED = [
         ([begin("cluster"), begin("workspace"), end("workspace")], Phase.STARTING_CLUSTER),
         (UNTIL_QUEUED[:5], Phase.UPLOADING),
         (UNTIL_QUEUED, Phase.PENDING),
+        ([*UNTIL_QUEUED[:6], ("chained", {"reason": "Waits for `m` from job fit"})], Phase.PENDING),
         ([*UNTIL_QUEUED, RUNNING], Phase.RUNNING),
         ([*UNTIL_QUEUED, RUNNING, ("phase", {"phase": "succeeded", "exit_code": 0})], Phase.SUCCEEDED),
         ([*UNTIL_QUEUED, RUNNING, ("phase", {"phase": "failed"})], Phase.FAILED),

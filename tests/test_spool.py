@@ -38,7 +38,7 @@ def test_text_gives_back_what_was_written():
     assert spool().text() == ""
 
 
-_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=30)
+_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\b"), max_size=30)
 
 
 @given(st.lists(_TEXT, max_size=12))
@@ -53,7 +53,7 @@ def test_pieces_do_not_matter(pieces):
         assert log.lines(i, i + 1) == expected[i : i + 1]
 
 
-@given(st.text(st.sampled_from("ab\r\n"), max_size=30), st.integers(0, 30))
+@given(st.text(st.sampled_from("ab\r\n\b"), max_size=30), st.integers(0, 30))
 def test_carriage_returns_do_not_care_for_pieces_either(text, cut):
     one, two = spool(text), spool(text[:cut], text[cut:])
     assert one.lines(0, one.total) == two.lines(0, two.total)

@@ -87,8 +87,8 @@ class _LivePanel:
         self._publisher = shell.display_pub
         self._id = uuid4().hex
         self._panel: JobPanel = JobPanel(job.record, read_log=job.spool.lines)
-        self._dirty = False
         self._scheduled = False
+        self._flushed = 0.0
         self._text: list[str] = []
         self._displays = 0
 
@@ -118,13 +118,15 @@ class _LivePanel:
     def _on_event(self, record: JobRecord, event: Event) -> None:
         if event.type == "stream":
             self._text.append(event.content.get("text", ""))
-        self._dirty = True
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_later(PANEL_SECONDS, self._flush)
+            loop = asyncio.get_running_loop()
+            # The first line after a pause shows at once; a flood is gathered.
+            loop.call_at(max(loop.time(), self._flushed + PANEL_SECONDS), self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
+        self._flushed = asyncio.get_running_loop().time()
         if self._text:
             text, self._text = "".join(self._text), []
             self._panel.write("stdout", text)

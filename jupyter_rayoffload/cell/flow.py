@@ -90,6 +90,8 @@ class Flow:
 
     def load(self, name: str) -> None:
         """Note that the code here uses the value of `name`."""
+        if name == "__debug__":
+            return  # a constant
         name = self.scope.mangled(name)
         place = self.scope.place(name)
         if place is Place.CLASS:
@@ -107,6 +109,11 @@ class Flow:
                 if name not in self.certain:
                     self._block.reads.add(name)
                 self._note_load(name)
+
+    def inherit(self, name: str) -> None:
+        """Note that the class `name` becomes a base: it is used, and its methods are not called yet."""
+        if self.certain is not None and name not in self.certain:
+            self._block.reads.add(name)
 
     def bind(self, name: str, imported: bool = False) -> None:
         """Note that `name` is bound here."""

@@ -61,6 +61,7 @@ class Walk:
         self.opaque = False
         self._shell = shell
         self._future = future_annotations
+        self._hooked: set[str] = set()  # classes of the cell that run code when another is derived from them
         self._visitors: dict[type, Callable[[Any], None]] = {}
 
     def visit(self, *nodes: ast.AST | None) -> None:
@@ -387,9 +388,20 @@ class Walk:
     def _visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.visit(*node.decorator_list)
         outer, needs = self._type_parameters(node)
-        with self.flow.inside(outer):
-            self.visit(*node.bases, *node.keywords)
         names = bindings(node.body, Scope("class", owner=node.name))
+        hooked = "__init_subclass__" in names.local
+        with self.flow.inside(outer):
+            for base in node.bases:
+                name = self.flow.global_name(base)
+                if name is None or name in self._hooked:
+                    self.visit(base)
+                    hooked |= name is not None
+                else:
+                    self.flow.inherit(name)
+                    needs.add(name)
+            self.visit(*node.keywords)
+        if hooked:
+            self._hooked.add(node.name)
         with self.flow.inside_class(outer.inner("class", names, owner=node.name), needs):
             self.visit(*node.body)
         # A keyword goes to the metaclass or to __init_subclass__.

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         return 2
     if SITE.is_dir():
         sys.path.append(str(SITE))  # at the end: what the image has wins
-    from .guard import run_job  # needs what is in SITE
+    from .launch import run_job  # needs what is in SITE
 
     return run_job(arguments[0], int(arguments[1]))
 

@@ -6,7 +6,6 @@ import ast
 import atexit
 import contextlib
 import faulthandler
-import io
 import os
 import sys
 import traceback
@@ -27,6 +26,7 @@ from .outputs import Before, imports_of
 from .processes import limit_memory, unlimit_memory
 from .shell import CellError, Outcome, make_shell
 from .store import Missing
+from .stream import CellStream
 
 __all__ = ["STORE_PATIENCE", "CellProcess"]
 
@@ -55,7 +55,7 @@ class CellProcess:
         self._store = connection.open_store(STORE_PATIENCE)
         self._channel, self._interrupt, self._home = channel, interrupt, home
         self._pid = os.getpid()
-        _Stream.install(channel)
+        CellStream.install(channel)
         faulthandler.enable()  # a crash in C code says where, as in a kernel
         prepare_libraries()
         self._shell = make_shell(str(_made(home / "ipython")), channel.tell)
@@ -334,33 +334,6 @@ class CellProcess:
     def _flush(self) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-
-
-class _Stream(io.TextIOWrapper):
-    """``sys.stdout`` or ``sys.stderr`` of the cell.
-
-    What is printed is written at once: it is out of this process, whatever kills it.
-    """
-
-    channel: Channel
-    last: _Stream | None = None
-
-    @classmethod
-    def install(cls, channel: Channel) -> None:
-        """Make both streams."""
-        cls.channel = channel
-        for name, number in (("stdout", 1), ("stderr", 2)):
-            file = open(number, "wb", buffering=0, closefd=False)
-            stream = cls(file, encoding="utf-8", errors="backslashreplace", write_through=True)
-            setattr(sys, name, stream)
-            setattr(sys, f"__{name}__", stream)
-
-    def write(self, text: str) -> int:
-        """Write; after a change of streams only when the guard has what the other one got before."""
-        if _Stream.last is not self:
-            _Stream.last = self
-            self.channel.tell("sync")
-        return super().write(text)
 
 
 def _enter(work: str, modules: list[str]) -> None:

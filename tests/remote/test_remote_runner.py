@@ -400,7 +400,7 @@ def test_an_interrupt_does_not_tear_a_message(driver: Driver):
     ).until("begun")
     time.sleep(0.3)
     run.stop_as_ray()
-    run.wait(6)
+    run.wait(20)
     assert run.code == 143 and run.end["phase"] == "cancelled"
 
 
@@ -441,7 +441,7 @@ def test_stop_interrupts_gracefully(driver: Driver):
         driver.submit(LOOP + "try:\n    time.sleep(60)\nfinally:\n    time.sleep(0.4); print('tidied up')")
     ).until("begun")
     run.stop_as_ray()
-    run.wait(5)
+    run.wait(20)
     assert run.code == 143
     assert run.text("stdout") == "begun\ntidied up\n"
     assert run.end["phase"] == "cancelled" and run.record["state"]["phase"] == "cancelled"
@@ -454,7 +454,7 @@ def test_stop_interrupts_a_cell_that_awaits(driver: Driver, way):
     source = f"import asyncio\nprint('begun')\ntry:\n    {way}\nfinally:\n    print('tidied up')"
     run = driver.start(driver.submit(source)).until("begun")
     run.stop_as_ray()
-    run.wait(5)
+    run.wait(20)
     assert (run.code, run.text("stdout")) == (143, "begun\ntidied up\n")
 
 
@@ -473,8 +473,8 @@ def test_stop_leaves_no_child_behind_even_if_all_is_ignored(driver: Driver):
     assert len(run.remember_children()) >= 4
     began = time.monotonic()
     os.kill(run.process.pid, signal.SIGTERM)
-    run.wait(6)
-    assert time.monotonic() - began < 3
+    run.wait(20)
+    assert time.monotonic() - began < 6  # 2 s of grace, and what a busy machine adds
     assert run.survivors() == []
     assert run.end["phase"] == "cancelled" and run.text() == "begun\n"
 
@@ -486,14 +486,14 @@ def test_stop_of_a_cell_that_holds_the_gil(driver: Driver):
     )
     run.remember_children()
     run.stop_as_ray()
-    run.wait(6)
+    run.wait(20)
     assert run.code == 143 and run.end["phase"] == "cancelled" and run.survivors() == []
 
 
 def test_stop_by_the_store(driver: Driver):
     run = driver.start(driver.submit(LOOP + "time.sleep(60)")).until("begun")
     driver.store.request_stop(run.id, "a test", "gently")
-    run.wait(8)
+    run.wait(20)
     assert run.code == 143 and run.end["phase"] == "cancelled"
     assert "KeyboardInterrupt" in [c["ename"] for c in run.contents("error")]
 
@@ -508,7 +508,7 @@ def test_stop_while_children_of_multiprocessing_work(driver: Driver):
     ).until("begun")
     assert len(run.remember_children()) >= 3
     run.stop_as_ray()
-    run.wait(6)
+    run.wait(20)
     assert run.end["phase"] == "cancelled" and run.survivors() == []
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, TimeoutError
 
 from .link import TIMEOUT, Patience, StoreAddress, StoreDown, StoreNoAuth, client_options, prefix, translate
 from .signing import Signer, Tampered
@@ -142,12 +142,15 @@ async def follow(
     key = prefix(owner) + events_key(job_id)
     numbers, trouble = Numbers(after == "0"), _Trouble(address, on_trouble)
     block = min(BLOCK_MS, int(timeout * 500))
-    client: Any = Redis.from_url(address.url, retry=Retry(NoBackoff(), 0), **client_options(address, timeout))
+    # No time-out of redis-py's own: it is made with wait_for (see `_limited`).
+    options = {**client_options(address, timeout), "socket_timeout": None}
+    client: Any = Redis.from_url(address.url, retry=Retry(NoBackoff(), 0), **options)
     try:
         while True:
             try:
                 # After trouble the first answer must not wait for an entry: that it is over is news too.
-                answer = await client.xread({key: after}, count=COUNT, block=1 if trouble.since else block)
+                wait = 1 if trouble.since else block
+                answer = await _limited(client.xread({key: after}, count=COUNT, block=wait), timeout)
             except RedisError as error:
                 await asyncio.sleep(trouble.pause(error))
                 continue
@@ -159,6 +162,23 @@ async def follow(
                     yield entry
     finally:
         await client.aclose()
+
+
+async def _limited(call: Awaitable[Any], seconds: float) -> Any:
+    """Do as ``asyncio.wait_for``, which before Python 3.12 may swallow a cancellation.
+
+    That happens when the cancellation comes as the call ends (https://github.com/python/cpython/issues/86296),
+    and a follower that cannot be cancelled keeps its whole process from ending.
+    """
+    task = asyncio.ensure_future(call)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise TimeoutError(f"no answer in {seconds:g} s")
+        return task.result()
+    finally:
+        task.cancel()  # nothing, if it is done
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class _Trouble:

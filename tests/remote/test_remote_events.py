@@ -148,6 +148,25 @@ def test_a_password_that_is_changed_and_changed_back(own_redis: RedisServer, ope
 
 
 @pytest.mark.redis
+def test_a_follower_can_be_cancelled_at_any_moment(own_redis: RedisServer, open_store: Open) -> None:
+    async def run() -> None:
+        store = open_store(own_redis)
+        for n in range(1, 41):
+            follower = Follower(store, "job")
+            await tell(store, n)
+            while n not in follower.numbers:
+                await asyncio.sleep(0)  # so that it is cancelled as it asks for the next entry
+            for _ in range(n % 8):
+                await asyncio.sleep(0)
+            follower.task.cancel()
+            await asyncio.wait({follower.task}, timeout=5)
+            assert follower.task.cancelled(), n
+            await follower.stream.aclose()
+
+    asyncio.run(run())
+
+
+@pytest.mark.redis
 def test_a_forged_entry_ends_it_before_it_is_read(redis_server: RedisServer, store: Store) -> None:
     async def run() -> None:
         await tell(store, 1)

@@ -23,6 +23,7 @@ import pytest
 
 from jupyter_rayoffload.clusters import Connection
 from jupyter_rayoffload.clusters.local import LocalBackend
+from jupyter_rayoffload.clusters.places import alive, keeper_state
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.models import ClusterSpec
 
@@ -88,21 +89,11 @@ def start(backend: LocalBackend) -> Connection:
 
 def tree(backend: LocalBackend) -> list[psutil.Process]:
     """Give the keeper and all that it has started."""
-    from jupyter_rayoffload.clusters.places import keeper_state
-
     state = keeper_state(backend.places.lock)
     if state is None:
         return []
     keeper = psutil.Process(state.pid)
     return [p for p in (keeper, *keeper.children(recursive=True)) if alive(p)]
-
-
-def alive(process: psutil.Process) -> bool:
-    """Tell whether it runs: a zombie does not, nor does another process of the same number."""
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 @dataclass

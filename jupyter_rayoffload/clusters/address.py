@@ -68,9 +68,8 @@ class AddressBackend:
             reason = f"Connecting to {connection.info.address}"
             on_change(connection.info.replace(phase=ClusterPhase.STARTING, reason=reason))
         async with RayClient(connection.info.address, connection.ray_token) as client:
-            info, _ = await asyncio.gather(
-                self._check_ray(client, connection.info), owner.check_store(connection)
-            )
+            info = await self._check_ray(client, connection.info)
+        await owner.check_store(connection)
         self._connection = dataclasses.replace(connection, info=info)
         if on_change:
             on_change(info)

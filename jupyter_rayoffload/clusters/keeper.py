@@ -39,7 +39,7 @@ from ..rayapi import RayClient
 from . import head
 from .children import Children
 from .connection import Connection, read_secret, write_private
-from .places import Places, State, last_state, sweep, take_lock, write_state
+from .places import Places, State, alive, last_state, sweep, take_lock, write_state
 
 __all__ = ["BUSY", "Keeper", "Settings", "main"]
 
@@ -306,7 +306,7 @@ class Keeper:
                 self._stop.set()
 
     def _head_lives(self) -> bool:
-        return self._children.exit_code(self._ray) is None and all(_alive(p) for p in self._vital)
+        return self._children.exit_code(self._ray) is None and all(alive(p) for p in self._vital)
 
     def _idle_for(self) -> float:
         with contextlib.suppress(FileNotFoundError):
@@ -395,13 +395,6 @@ def _vital(ray: int) -> list[psutil.Process]:
     return [p for p in children if any(Path(word).name in names for word in p.cmdline()[:4])]
 
 
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
 async def _busy(client: RayClient) -> bool:
     try:
         return any(job.live for job in await client.list())
@@ -419,11 +412,13 @@ def main() -> int:
         time.sleep(0.02)  # somebody may just be looking whether it is locked
     else:
         return BUSY
+    left = last_state(settings.places.lock)
+    write_state(lock, State(run=left.run))  # its process id is nobody's now
     if os.fork():
         # The lock stays with the child, and nobody has to wait for it: it is init's.
         os._exit(0)
     os.ftruncate(sys.stdout.fileno(), 0)
-    left = last_state(settings.places.lock)
+    write_state(lock, State(pid=os.getpid(), run=left.run, reason="Starting", since=time.time()))
     sweep(left.run)
     settings.places.connection.unlink(missing_ok=True)
     asyncio.run(Keeper(settings, lock).run())

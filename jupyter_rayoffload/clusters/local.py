@@ -20,12 +20,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from ..errors import ClusterError, ClusterStartFailed, StoreError, UsageError, by_name
 from ..models import ClusterInfo, ClusterPhase
 from . import head, machine, owner
 from .connection import Connection, read_connection
 from .keeper import BUSY, Settings
-from .places import Places, State, keeper_state, last_state, sweep
+from .places import Places, State, alive, keeper_state, last_state, sweep
 
 if TYPE_CHECKING:
     from ..config import RayOffload
@@ -154,15 +156,23 @@ class LocalBackend:
         _only(name)
         places = self.places
         run = last_state(places.lock).run
-        if (state := keeper_state(places.lock)) is not None:
-            # Nobody else can have its process id as long as it holds the lock.
-            await self._signal(state, signal.SIGTERM, STOP_TIMEOUT)
-            await self._signal(state, signal.SIGKILL, 5)
+        if (keeper := await self._keeper()) is not None:
+            await _end(keeper, signal.SIGTERM, STOP_TIMEOUT)
+            await _end(keeper, signal.SIGKILL, 5)
         await asyncio.to_thread(sweep, run)
         if keeper_state(places.lock) is not None:
-            raise ClusterError(f"the keeper {state and state.pid} does not end", f"See {places.log}")
+            raise ClusterError(f"the keeper of the cluster does not end: {keeper}", f"See {places.log}")
         places.connection.unlink(missing_ok=True)
         places.lock.unlink(missing_ok=True)
+
+    async def _keeper(self) -> psutil.Process | None:
+        """Give the process that holds the lock."""
+        while (state := keeper_state(self.places.lock)) is not None:
+            if state.pid:  # nobody else can have its number as long as it holds the lock
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    return psutil.Process(state.pid)
+            await asyncio.sleep(0.05)
+        return None
 
     async def watch(self, name: str = NAME) -> AsyncIterator[ClusterInfo]:
         """See :class:`.ClusterBackend`; looks once a second."""
@@ -263,15 +273,13 @@ class LocalBackend:
         if starts >= 3:
             raise ClusterStartFailed("the keeper ended and said nothing", f"See {self.places.log}")
 
-    async def _signal(self, state: State, number: int, limit: float) -> None:
-        deadline = time.monotonic() + limit
-        told = False
-        while (now := keeper_state(self.places.lock)) is not None and time.monotonic() < deadline:
-            if not told and now.pid == state.pid and state.pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(state.pid, number)
-                told = True
-            await asyncio.sleep(0.05)
+
+async def _end(process: psutil.Process, number: int, limit: float) -> None:
+    deadline = time.monotonic() + limit
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+    while alive(process) and time.monotonic() < deadline:  # noqa: ASYNC110 - it cannot set an event
+        await asyncio.sleep(0.05)
 
 
 async def look(connection: Connection) -> ClusterInfo:

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["Places", "State", "keeper_state", "last_state", "sweep", "take_lock", "write_state"]
+__all__ = ["Places", "State", "alive", "keeper_state", "last_state", "sweep", "take_lock", "write_state"]
 
 #: Every process of a cluster has this variable; it names a file in the cluster's own directory.
 MARK = "RAY_AUTH_TOKEN_PATH"
@@ -167,6 +167,14 @@ def sweep(run: str) -> None:
             pass
     psutil.wait_procs(left, timeout=5)
     shutil.rmtree(run, ignore_errors=True)
+
+
+def alive(process: psutil.Process) -> bool:
+    """Tell whether it runs: a zombie does not, nor does another process of the same number."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _belongs(process: psutil.Process, run: str) -> bool:

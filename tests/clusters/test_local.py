@@ -21,14 +21,13 @@ import redis
 from jupyter_rayoffload.clusters import Connection
 from jupyter_rayoffload.clusters.connection import read_connection
 from jupyter_rayoffload.clusters.local import LocalBackend
-from jupyter_rayoffload.clusters.places import keeper_state, take_lock
+from jupyter_rayoffload.clusters.places import alive, keeper_state, take_lock
 from jupyter_rayoffload.errors import ClusterStartFailed, OffloadError, UsageError
 from jupyter_rayoffload.models import ClusterInfo, ClusterPhase, ClusterSpec
 from jupyter_rayoffload.rayapi import JobInfo, RayClient
 from tests.ray_fixture import (
     SETTINGS,
     RayCluster,
-    alive,
     jupyter_environment,
     make_backend,
     private_backend,
@@ -186,7 +185,7 @@ def test_two_kernels_at_once_make_one_cluster_which_outlives_them(own: LocalBack
         state = keeper_state(own.places.lock)
         assert state is not None
         # One keeper, and it belongs to neither kernel.
-        keepers = [p.pid for p in psutil.process_iter() if own.places.connection.stem in _open_files(p)]
+        keepers = [p.pid for p in psutil.process_iter() if own.places.lock in _open_files(p)]
         assert keepers == [state.pid]
         assert os.getsid(state.pid) not in (os.getsid(one.pid), os.getsid(two.pid))
         os.killpg(one.pid, signal.SIGKILL)
@@ -196,12 +195,11 @@ def test_two_kernels_at_once_make_one_cluster_which_outlives_them(own: LocalBack
     assert start(own).info.session == sessions.pop().strip()
 
 
-def _open_files(process: psutil.Process) -> set[str]:
+def _open_files(process: psutil.Process) -> set[Path]:
     try:
-        files = [Path(os.readlink(link)) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
-    except OSError:
+        return {Path(os.readlink(link)) for link in Path(f"/proc/{process.pid}/fd").iterdir()}
+    except OSError:  # it has just ended
         return set()
-    return {file.stem for file in files if file.suffix == ".lock"}
 
 
 def test_down_leaves_nothing_and_up_finds_the_data_again(own: LocalBackend) -> None:
@@ -279,10 +277,10 @@ def test_nothing_outlives_a_killed_keeper(own: LocalBackend) -> None:
 
 def test_an_idle_cluster_stops_but_not_under_a_job(own: LocalBackend) -> None:
     run(own.delete())
-    backend = make_backend(root_of(own), idle_timeout=3)
+    backend = make_backend(root_of(own), idle_timeout=15)
     connection = start(backend)
     processes = tree(backend)
-    info, _ = run(run_job(connection, "longer-than-idle", "sleep 8"))
+    info, _ = run(run_job(connection, "longer-than-idle", "sleep 25"))
     assert info.status == "SUCCEEDED"
     eventually(lambda: keeper_state(backend.places.lock) is None, "it is idle and does not stop", 60)
     assert [p for p in processes if alive(p)] == []

@@ -1,6 +1,6 @@
-"""The documentation says what the code does: links, examples, and every list of options, verbs, settings, errors.
+"""The documentation says what the code does: links, examples, lists of options, verbs, settings, errors.
 
-``python -m tests.test_docs`` writes anew what is made from the code: ``docs/settings.md`` and the table of options.
+``python -m tests.test_docs`` writes anew what is made from the code: settings, options, the map of modules.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jupyter_rayoffload import api, cli, cluster_verbs, config, errors, magics, 
 from jupyter_rayoffload.job import Job
 from tests.kernel_client import Kernel
 from tests.ray_fixture import RayCluster, jupyter_environment
+from tests.test_layers import LAYERS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
@@ -211,9 +212,10 @@ def settings_page() -> str:
     table = "\n".join(rows)
     return f"""# Settings
 
-Made from the code by `python -m tests.test_docs`. [The user guide](user-guide.md#settings) says where settings are set. In a
-configuration file they are `c.RayOffload.NAME`, in the environment `RAYOFFLOAD_NAME` (in capitals), in a notebook
-`%ray config NAME=VALUE`. Sizes may be written as `8GiB` or `500MB`, durations as `90s`, `15m` or `2h`.
+Made from the code by `python -m tests.test_docs`. [The user guide](user-guide.md#settings) says where
+settings are set. In a configuration file they are `c.RayOffload.NAME`, in the environment
+`RAYOFFLOAD_NAME` (in capitals), in a notebook `%ray config NAME=VALUE`. Sizes may be written as
+`8GiB` or `500MB`, durations as `90s`, `15m` or `2h`.
 
 | setting | default | what |
 |---|---|---|
@@ -221,11 +223,36 @@ configuration file they are `c.RayOffload.NAME`, in the environment `RAYOFFLOAD_
 """
 
 
+def modules_table() -> str:
+    """Make the map of modules from the first lines of their docstrings."""
+    package = Path(jupyter_rayoffload.__file__).parent
+    rows = ["| module | what |", "|---|---|"]
+    for path in sorted(package.rglob("*.py"), key=lambda p: (len(p.relative_to(package).parts), p)):
+        said = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0].rstrip(".")
+        said = re.sub(r":\w+:`\.?([^`]*)`", r"`\1`", said).replace("``", "`")
+        rows.append(f"| `{path.relative_to(package).as_posix()}` | {cell(said)} |")
+    return "\n".join(rows) + "\n"
+
+
+def written(text: str, what: str, table: str) -> str:
+    """Put a table between its marks."""
+    begin, end = f"<!-- {what}: written by python -m tests.test_docs -->\n", "<!-- end -->"
+    head, found, rest = text.partition(begin)
+    assert found, f"the mark of {what} is gone"
+    return f"{head}{begin}{table}{end}{rest.partition(end)[2]}"
+
+
 def with_options(text: str) -> str:
     """Put the table of options into the guide."""
-    begin, end = "<!-- options: written by python -m tests.test_docs -->\n", "<!-- end -->"
-    head, _, rest = text.partition(begin)
-    return f"{head}{begin}{options_table()}{end}{rest.partition(end)[2]}"
+    return written(text, "options", options_table())
+
+
+def with_modules(text: str) -> str:
+    """Put the order of imports and the map of modules into the architecture."""
+    names = [", ".join(n for n in layer if n != "__init__") for layer in LAYERS]
+    return written(
+        written(text, "layers", "```\n" + "\n".join(names) + "\n```\n"), "modules", modules_table()
+    )
 
 
 def test_options_are_those_of_the_code() -> None:
@@ -297,22 +324,35 @@ def test_public_names_are_in_the_guide() -> None:
         row = re.search(rf"^\| `{name}\((.*?)\)`", text, re.M)
         assert row, f"{name} has no row"
         told = re.findall(r"(?:^|, )\*{0,2}(\w+)", re.sub(r"=[^,]*", "", row[1]))
-        assert {"id": "job_id"}.get(told[0], told[0]) in parameters if told else not parameters or name == "cluster"
+        assert (
+            {"id": "job_id"}.get(told[0], told[0]) in parameters
+            if told
+            else not parameters or name == "cluster"
+        )
     for name in [n for n in vars(Job) if not n.startswith("_")]:
-        inner = {"end", "displays", "spool", "subscribe", "session", "settle", "values", "cancel_soon", "rerun_soon"}
+        inner = {
+            "end",
+            "displays",
+            "spool",
+            "subscribe",
+            "session",
+            "settle",
+            "values",
+            "cancel_soon",
+            "rerun_soon",
+        }
         assert name in inner or f"`{name}" in text, f"Job.{name} is not in the guide"
     for name in jupyter_rayoffload.__all__:
         assert name in text or name in ("__version__", "OffloadError", "RayOffload") or "ipython_ext" in name
 
 
 def test_modules_are_those_of_the_package() -> None:
-    package = Path(jupyter_rayoffload.__file__).parent
-    there = {p.relative_to(package).as_posix() for p in package.rglob("*.py")}
-    there -= {"__init__.py", "remote/__init__.py"}
-    named = set(re.findall(r"^\| `([\w/]+\.py)` \|", ARCHITECTURE.read_text(), re.M))
-    assert named == there, f"only named: {sorted(named - there)}; only there: {sorted(there - named)}"
+    assert ARCHITECTURE.read_text() == with_modules(ARCHITECTURE.read_text()), (
+        "run: python -m tests.test_docs"
+    )
 
 
 if __name__ == "__main__":
     SETTINGS.write_text(settings_page())
     GUIDE.write_text(with_options(GUIDE.read_text()))
+    ARCHITECTURE.write_text(with_modules(ARCHITECTURE.read_text()))

@@ -88,6 +88,8 @@ def translated() -> Iterator[None]:
     except store.StoreOutOfMemory as error:
         hint = "Delete jobs that are done with (%ray delete ID), or raise store_limit"
         raise errors.StoreFull(str(error), hint) from error
+    except store.Taken as error:
+        raise errors.StoreError(str(error), "Submit it again: it gets another id") from error
     except store.Missing as error:
         raise errors.Expired(
             str(error), "Run the cell again; lifetimes are settings of RayOffload"

@@ -185,11 +185,12 @@ class Offloader:
                 await send(packed, link)
             if draft.frozen is not None:
                 sent = await blocking(link.store.put_payload, spec.id, "inputs", draft.frozen, on_progress)
+                total = sum(v["size"] for v in draft.frozen.values)
                 draft.frozen = None  # the copies have gone: the notebook's memory is free again
-                self._mark_sent(course, sent)
+                self._mark_sent(course, reused=sent < total / 2)
 
-    def _mark_sent(self, course: Course, sent: int) -> None:
-        state = ValueState.SENT if sent else ValueState.REUSED
+    def _mark_sent(self, course: Course, reused: bool) -> None:
+        state = ValueState.REUSED if reused else ValueState.SENT
         inputs = [v if v.state is ValueState.WAITS else v.replace(state=state) for v in course.record.inputs]
         course.tell("inputs", inputs=[v.to_json() for v in inputs])
 
@@ -250,7 +251,7 @@ class Offloader:
         state = course.record.to_json()
         del state["spec"]
         with suppress(StoreError):
-            await blocking(link.store.write_state, course.record.id, state)
+            await blocking(link.store.write_state, course.record.id, state, force=True)
 
     @contextmanager
     def _kept_alive(self, course: Course) -> Iterator[None]:
@@ -261,6 +262,10 @@ class Offloader:
                 await asyncio.sleep(KEEPALIVE_SECONDS)
                 course.tell("alive")
                 await self.save(course)
+                link = self._links.get(course.record.cluster or "default")
+                if link is not None:  # its inputs must not expire while it waits
+                    with suppress(StoreError):
+                        await blocking(link.store.touch, course.record.id)
 
         task = asyncio.ensure_future(beat())
         try:
@@ -334,6 +339,12 @@ class Offloader:
         """
         link = await self.connect(record.cluster)
         return await blocking(link.store.fetch_payload, record.id, slot)
+
+    async def landed(self, record: JobRecord) -> None:
+        """Tell the store that the outputs are in a notebook: it need not keep them long."""
+        link = await self.connect(record.cluster)
+        with suppress(StoreError):
+            await blocking(link.store.landed, record.id)
 
     async def blob(self, record: JobRecord, digest: str, size: int) -> bytes:
         """Give bytes that a program wrote, checked against their digest."""

@@ -48,10 +48,11 @@ def perform(root: Path) -> list[Any]:
     """Run the notebook in a copy of this folder; give its code cells with their outputs."""
     folder = shutil.copytree(HERE, root / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     notebook = nbformat.read(folder / "quickstart.ipynb", as_version=4)  # type: ignore[no-untyped-call]
-    ends = [new_code_cell(source) for source in (VALUES, "%ray cluster down")]  # type: ignore[no-untyped-call]
+    ends = [new_code_cell(source) for source in (VALUES, "%ray cluster down --force")]  # type: ignore[no-untyped-call]
     notebook.cells += ends
     places = {"JUPYTER_RUNTIME_DIR": "run", "JUPYTER_DATA_DIR": "data", "IPYTHONDIR": "ipython"}
     environment = {**os.environ, **{name: str(root / place) for name, place in places.items()}}
+    environment.setdefault("RAYOFFLOAD_START_TIMEOUT", "170s")
     # Also after a failure: the cluster that was started here must not stay.
     client = NotebookClient(
         notebook, timeout=180, allow_errors=True, resources={"metadata": {"path": str(folder)}}

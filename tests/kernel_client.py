@@ -161,7 +161,7 @@ class Kernel:
         """Wait until the kernel has ended `run`."""
         deadline = time.monotonic() + timeout
         while not run.ended:
-            self._receive(deadline, run.source)
+            self._receive(deadline, run)
         reply = self._client.get_shell_msg(timeout=10)
         while reply["parent_header"].get("msg_id") != run.id:
             reply = self._client.get_shell_msg(timeout=10)
@@ -205,17 +205,17 @@ class Kernel:
         self._client.start_channels()
         self._client.wait_for_ready(timeout=60)
 
-    def _receive(self, deadline: float, source: str) -> None:
+    def _receive(self, deadline: float, run: Run) -> None:
         # One second at a time, so that a dead kernel is noticed and does not cost the whole time-out.
         try:
             return self._enter(self._client.get_iopub_msg(timeout=1))
         except queue.Empty:
             pass
         if not self._manager.is_alive():
-            raise KernelDied(f"the kernel died in:\n{source}")
+            raise KernelDied(f"the kernel died in:\n{run.source}\nafter {run.outputs}")
         if time.monotonic() > deadline:
             self.interrupt()
-            raise TimeoutError(f"the cell did not end in time:\n{source}")
+            raise TimeoutError(f"the cell did not end in time:\n{run.source}\nafter {run.outputs}")
 
     def _enter(self, message: Message) -> None:
         run = self._runs.get(message["parent_header"].get("msg_id", ""))

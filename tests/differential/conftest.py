@@ -22,7 +22,12 @@ def base() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def environment(base: Path) -> dict[str, str]:
     """Settings of nobody, and a cluster of our own: it is known by a file in the runtime folder."""
-    return {**jupyter_environment(base), "IPYTHONDIR": str(base / "ipython")}
+    return {
+        **jupyter_environment(base),
+        "IPYTHONDIR": str(base / "ipython"),
+        "RAYOFFLOAD_START_TIMEOUT": "200s",  # the machine may be busy with other tests
+        "RAYOFFLOAD_NUM_CPUS": "2",
+    }
 
 
 @pytest.fixture(scope="session")

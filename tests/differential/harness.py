@@ -67,7 +67,7 @@ class Stage:
         """End the kernel, and the cluster that it started."""
         try:
             if self.offloaded:
-                self.kernel.run("%ray cluster down", history=False)
+                self.kernel.run("%ray cluster down --force", history=False)
         finally:
             self.kernel.shutdown()
 
@@ -96,6 +96,8 @@ class Stage:
         self.kernel.run(LOAD_PROBE, history=False).check()
         if self.offloaded:
             self.kernel.run("%load_ext jupyter_rayoffload", history=False).check()
+            # The first start is not what is compared, and may be slow on a busy machine.
+            self.kernel.run("%%ray_job --wait --quiet\npass", history=False, timeout=300).check()
 
     def _clear(self) -> None:
         self.kernel.run("%reset -f", history=False).check()

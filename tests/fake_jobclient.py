@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_rayoffload.errors import JobNotFound, UsageError
-from jupyter_rayoffload.rayapi import ClusterStatus, JobInfo, check_submission
+from jupyter_rayoffload.jobclient import ClusterStatus, JobInfo, check_submission
 
 
 @dataclass

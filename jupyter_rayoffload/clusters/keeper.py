@@ -27,7 +27,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,57 +38,17 @@ from ..rayapi import RayClient
 from . import head
 from .children import Children
 from .connection import Connection, read_secret, write_private
-from .places import Places, State, alive, last_state, sweep, take_lock, write_state
+from .places import BUSY, Settings, State, alive, last_state, sweep, take_lock, write_state
 
-__all__ = ["BUSY", "Keeper", "Settings", "main"]
+__all__ = ["Keeper", "main"]
 
-#: Exit code where another keeper holds the lock.
-BUSY = 3
+#: Tries to start Ray; a further one is no likelier to succeed.
+START_ATTEMPTS = 5
 #: A head that dies more often than this within :data:`RESTART_WINDOW` seconds will die again.
 RESTARTS = 3
 RESTART_WINDOW = 600.0
 #: Unix sockets have 107 bytes at most, of which Ray's session takes about 66.
 RUN_PREFIX_LIMIT = 24
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a keeper needs to know; holds no secret.
-
-    Parameters
-    ----------
-    owner : str
-    num_cpus : int
-    memory, object_store_memory, store_limit : int
-        Bytes.
-    idle_timeout, start_timeout : float
-        Seconds; no idle time-out if 0.
-    key_file : str
-    store_url, store_username, store_password_file : str
-        A Redis that is there; if `store_url` is empty, one is started.
-    connection, lock, data : str
-        The fields of :class:`.places.Places`.
-    """
-
-    owner: str
-    num_cpus: int
-    memory: int
-    object_store_memory: int
-    store_limit: int
-    idle_timeout: float
-    start_timeout: float
-    key_file: str
-    store_url: str
-    store_username: str
-    store_password_file: str
-    connection: str
-    lock: str
-    data: str
-
-    @property
-    def places(self) -> Places:
-        """Where the files are."""
-        return Places(Path(self.connection), Path(self.lock), Path(self.data))
 
 
 class Keeper:
@@ -218,8 +177,9 @@ class Keeper:
                 'Install it, pip install "jupyter_rayoffload[local]", or set ray_address to a cluster',
             )
         self._say("Starting Ray")
-        deadline = time.monotonic() + self.settings.start_timeout
-        while True:
+        began = time.monotonic()
+        deadline = began + self.settings.start_timeout
+        for _ in range(START_ATTEMPTS):
             ports = head.free_ports()
             command = head.ray_command(
                 self._run,
@@ -231,13 +191,14 @@ class Keeper:
             self._ray = self._children.start(command, self._env, self._run)
             if await self._ray_answers(ports, deadline):
                 return ports
-            # Another process may have taken one of the ports: try others.
+            # Another process may have taken one of the ports, and Ray gives up after 30 s on a busy machine.
             await self._end_ray()
             if time.monotonic() > deadline:
-                raise ClusterStartFailed(
-                    f"Ray did not start within {self.settings.start_timeout:.0f} s: {self.places.log_tail()}",
-                    f"See {self.places.log}; start_timeout gives it more time",
-                )
+                break
+        raise ClusterStartFailed(
+            f"Ray has not started within {time.monotonic() - began:.0f} s: {self.places.log_tail()}",
+            f"See {self.places.log}; start_timeout gives it more time",
+        )
 
     async def _ray_answers(self, ports: head.Ports, deadline: float) -> bool:
         async with RayClient(f"http://127.0.0.1:{ports.dashboard}", self._token) as client:

@@ -26,8 +26,7 @@ from ..errors import ClusterError, ClusterStartFailed, StoreError, UsageError, b
 from ..models import ClusterInfo, ClusterPhase
 from . import head, machine, owner
 from .connection import Connection, read_connection
-from .keeper import BUSY, Settings
-from .places import Places, State, alive, keeper_state, last_state, sweep
+from .places import BUSY, Places, Settings, State, alive, keeper_state, last_state, sweep
 
 if TYPE_CHECKING:
     from ..config import RayOffload

@@ -28,8 +28,21 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["Places", "State", "alive", "keeper_state", "last_state", "sweep", "take_lock", "write_state"]
+__all__ = [
+    "BUSY",
+    "Places",
+    "Settings",
+    "State",
+    "alive",
+    "keeper_state",
+    "last_state",
+    "sweep",
+    "take_lock",
+    "write_state",
+]
 
+#: Exit code of a keeper that finds the lock taken.
+BUSY = 3
 #: Every process of a cluster has this variable; it names a file in the cluster's own directory.
 MARK = "RAY_AUTH_TOKEN_PATH"
 
@@ -80,6 +93,46 @@ class Places:
         self.data.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.data.parent, self.data):
             folder.mkdir(mode=0o700, exist_ok=True)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a keeper needs to know; holds no secret.
+
+    Parameters
+    ----------
+    owner : str
+    num_cpus : int
+    memory, object_store_memory, store_limit : int
+        Bytes.
+    idle_timeout, start_timeout : float
+        Seconds; no idle time-out if 0.
+    key_file : str
+    store_url, store_username, store_password_file : str
+        A Redis that is there; if `store_url` is empty, one is started.
+    connection, lock, data : str
+        The fields of :class:`Places`.
+    """
+
+    owner: str
+    num_cpus: int
+    memory: int
+    object_store_memory: int
+    store_limit: int
+    idle_timeout: float
+    start_timeout: float
+    key_file: str
+    store_url: str
+    store_username: str
+    store_password_file: str
+    connection: str
+    lock: str
+    data: str
+
+    @property
+    def places(self) -> Places:
+        """Where the files are."""
+        return Places(Path(self.connection), Path(self.lock), Path(self.data))
 
 
 @dataclass(frozen=True)

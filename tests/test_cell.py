@@ -134,6 +134,7 @@ PYTHON = [
     ("class A(B, metaclass=M):\n  k = v", "B M v", "A"),
     ("class A:\n  k = 1\n  l = k\n  def m(self): return k", "k", "A"),
     ("class A:\n  k = k", "k", "A"),
+    ("class A:\n  del k", "", "A"),
     ("class A:\n  if c: k = 1\n  l = k", "c k", "A"),
     ("class A:\n  k = 1\n  del k\n  l = k", "k", "A"),
     ("class A:\n  xs = [1]\n  ys = [x for x in xs]\n  zs = [xs for x in ys]", "xs", "A"),

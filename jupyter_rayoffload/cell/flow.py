@@ -132,9 +132,10 @@ class Flow:
 
     def delete(self, name: str) -> None:
         """Note that `name` is deleted here."""
-        self.load(name)
-        self.unbind(name)
-        if self.scope.place(name := self.scope.mangled(name)) is Place.GLOBAL:
+        name = self.scope.mangled(name)
+        if self.scope.place(name) is Place.GLOBAL:
+            self.read([name])
+            self.deletes.add(name)
             self._make_certain(name)
 
     def unbind(self, name: str) -> None:

@@ -134,7 +134,15 @@ def _is_shells_own(name: str, namespace: Mapping[str, Any]) -> bool:
         return True
     if name in ("In", "Out"):
         return namespace.get(name) is namespace.get("_ih" if name == "In" else "_oh")
-    return name in _SHELL_NAMES and _module(type(namespace.get(name))).startswith(("IPython.", "ipykernel."))
+    return name in _SHELL_NAMES and _home(namespace.get(name)).startswith(("IPython.", "ipykernel."))
+
+
+def _home(value: Any) -> str:
+    """Give the module that a function or an object's class was written in, which `functools.wraps` hides."""
+    function = value.__func__ if type(value) is types.MethodType else value
+    if type(function) is types.FunctionType:
+        return str(function.__globals__.get("__name__"))
+    return _module(type(value))
 
 
 class _Search:

@@ -33,10 +33,11 @@ from .store import Store, StoreFault, Tampered
 
 __all__ = ["Guard"]
 
-#: How long an interrupted cell may take to end, seconds. Ray kills the whole job RAY_JOB_STOP_WAIT_TIME_S
-#: (3 by default) after its stop, and the job's end must be written before.
-GRACE_SECONDS = 2.0
-#: The same for a cell that ran out of time: nobody else is waiting, and what it assigned may be large.
+#: Ray kills the whole job so long after its stop, seconds, unless the job's environment says otherwise.
+RAY_STOP_SECONDS = 3.0
+#: Of that, an interrupted cell may take this part to end; the rest is for writing how the job ended.
+GRACE = 2 / 3
+#: How long a cell that ran out of time may take to end: nobody waits, and what it assigned may be large.
 TIMEOUT_GRACE_SECONDS = 10.0
 #: How long exit handlers and Ray's shutdown may take after the job's end was written, seconds.
 GOODBYE_SECONDS = 15.0
@@ -235,7 +236,7 @@ class Guard:
         now = time.monotonic()
         if self._signal or self._requested:
             code = 128 + self._signal if self._signal else CANCELLED
-            self._stop = _Stop({"phase": "cancelled", "exit_code": code}, now + GRACE_SECONDS)
+            self._stop = _Stop({"phase": "cancelled", "exit_code": code}, now + _grace())
         elif self._times_out and now >= self._times_out:
             failure = {
                 "reason": "JobTimedOut",
@@ -306,6 +307,15 @@ class Guard:
             if self._signal:
                 break
         processes.kill_descendants(LEFTOVER_SECONDS)
+
+
+def _grace() -> float:
+    """Give the seconds that a cancelled cell may take to end."""
+    try:
+        wait = float(os.environ.get("RAY_JOB_STOP_WAIT_TIME_S") or RAY_STOP_SECONDS)
+    except ValueError:
+        wait = RAY_STOP_SECONDS
+    return max(1.0, wait * GRACE)
 
 
 def _submission_id() -> str:

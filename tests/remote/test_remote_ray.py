@@ -45,6 +45,7 @@ class RayRunner:
             "py_modules": [f"gcs://{self.package}"],
             "env_vars": {
                 "RAYOFFLOAD_CONNECTION_FILE": str(self.connection.file),
+                "RAY_JOB_STOP_WAIT_TIME_S": "30",  # the machine may be busy
                 "RAY_DEDUP_LOGS": "0",
                 "COLUMNS": "80",
             },
@@ -141,5 +142,5 @@ def test_rays_stop_of_a_connected_cell_runs_its_finally(runner):
     runner.call(lambda client: client.stop(f"{job}-1"))
     assert runner.wait(job).status == "STOPPED"
     assert runner.store.read(job)["end"]["phase"] == "cancelled"
-    assert "tidied up" in runner.text(job)
+    assert "tidied up" in runner.text(job), (runner.messages(job), runner.log(job))
     assert not psutil.pid_exists(kid) or psutil.Process(kid).status() == psutil.STATUS_ZOMBIE

@@ -433,12 +433,15 @@ def test_memory_limit_is_a_memory_error(driver: Driver):
 # ---------------------------------------------------------------------- stopping
 
 
+#: Time for cells that end by themselves, however busy the machine is.
+PATIENT = {"RAY_JOB_STOP_WAIT_TIME_S": "30"}
 LOOP = "import time\nprint('begun', flush=True)\n"
 
 
 def test_stop_interrupts_gracefully(driver: Driver):
     run = driver.start(
-        driver.submit(LOOP + "try:\n    time.sleep(60)\nfinally:\n    time.sleep(0.4); print('tidied up')")
+        driver.submit(LOOP + "try:\n    time.sleep(60)\nfinally:\n    time.sleep(0.4); print('tidied up')"),
+        env=PATIENT,
     ).until("begun")
     run.stop_as_ray()
     run.wait(20)
@@ -452,7 +455,7 @@ def test_stop_interrupts_gracefully(driver: Driver):
 )
 def test_stop_interrupts_a_cell_that_awaits(driver: Driver, way):
     source = f"import asyncio\nprint('begun')\ntry:\n    {way}\nfinally:\n    print('tidied up')"
-    run = driver.start(driver.submit(source)).until("begun")
+    run = driver.start(driver.submit(source), env=PATIENT).until("begun")
     run.stop_as_ray()
     run.wait(20)
     assert (run.code, run.text("stdout")) == (143, "begun\ntidied up\n")
@@ -491,7 +494,7 @@ def test_stop_of_a_cell_that_holds_the_gil(driver: Driver):
 
 
 def test_stop_by_the_store(driver: Driver):
-    run = driver.start(driver.submit(LOOP + "time.sleep(60)")).until("begun")
+    run = driver.start(driver.submit(LOOP + "time.sleep(60)"), env=PATIENT).until("begun")
     driver.store.request_stop(run.id, "a test", "gently")
     run.wait(20)
     assert run.code == 143 and run.end["phase"] == "cancelled"
@@ -672,7 +675,8 @@ def test_stopping_a_program(driver: Driver):
         driver.submit(
             "sh -c 'trap \"echo ended; exit 0\" TERM; echo begun; while :; do sleep 0.1; done'",
             kind="program",
-        )
+        ),
+        env=PATIENT,
     ).until("begun")
     run.remember_children()
     driver.store.request_stop(run.id)

@@ -44,6 +44,8 @@ class Draft:
         The notebook's folder: the workspace, unless the options name another.
     program_input : bytes or JSON-ready value
         What ``read_input()`` returns in a program.
+    held : bool
+        Whether the inputs' buffers are copies; if not, they must be sent before the notebook goes on.
     copy_from : str
         Id of the job whose inputs and packages a rerun takes over.
     """
@@ -53,6 +55,7 @@ class Draft:
     modules: tuple[str, ...] = ()
     cwd: str = ""
     program_input: Any = None
+    held: bool = True
     copy_from: str = ""
 
 

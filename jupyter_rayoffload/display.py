@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from .models import JobRecord, Phase
 from .phase import Event
 from .record import TAIL_LINES, bundle, live_bundle
 from .record import text as record_text
-from .words import clock_text, cluster_sentence, duration_text, phase_word
+from .words import clock_text, cluster_sentence, duration_text, phase_word, size_text
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -149,6 +150,31 @@ def ended_line(job: Job) -> str:
     """Say in one line how a job ended, for terminals."""
     word = {Phase.SUCCEEDED: "succeeded", Phase.FAILED: "failed"}.get(job.phase, job.phase.value)
     return f"Job {job.id} {word}"
+
+
+@contextlib.contextmanager
+def progress(shell: InteractiveShell, text: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far something has come, from its first word on, and take it away afterwards."""
+    place: dict[str, str] = {}
+
+    def show_line(line: str) -> None:
+        data = {"text/plain": line}
+        if place:
+            shell.display_pub.publish(data, {}, transient=place, update=True)
+        else:
+            place["display_id"] = uuid4().hex
+            shell.display_pub.publish(data, {}, transient=place)
+
+    def on_progress(done: int, total: int) -> None:
+        filled = round(20 * done / max(total, 1))
+        bar = "█" * filled + "░" * (20 - filled)
+        show_line(f"{text}  {bar}  {size_text(done)} of {size_text(total)}")
+
+    try:
+        yield on_progress
+    finally:
+        if place:
+            show_line("")
 
 
 def show_status(session: Session) -> None:

@@ -42,6 +42,8 @@ class Origin:
     namespace : dict
         The notebook's own.
     signer : Signer
+    freeze_limit : int
+        Buffers of more bytes than this in all are not copied: they are sent before the notebook goes on.
     """
 
     owner: str
@@ -49,6 +51,7 @@ class Origin:
     folder: str
     namespace: dict[str, Any]
     signer: Signer
+    freeze_limit: int
 
 
 class CellDraft:
@@ -224,12 +227,15 @@ def _draft(
         re.findall(r"\.\s*(\w+)", source)
     )  # `import xml.etree` binds xml: say which parts are meant
     try:
-        frozen = codec.freeze(values, namespace, origin.signer, copy=True, mentioned=mentioned)
+        frozen = codec.freeze(values, namespace, origin.signer, copy=False, mentioned=mentioned)
     except codec.Unpicklable as error:
         raise NotPicklable(
             f"input {error.path} cannot travel: {error.reason}",
             "Make it in the cell instead, or leave it out with -i",
         ) from None
+    held = frozen.size <= origin.freeze_limit
+    if held:
+        frozen.hold()
     inputs = [Value(v["name"], v["type"], v["size"], ValueState.TO_SEND) for v in frozen.values]
     waits = [Value(n, state=ValueState.WAITS, job=j.partition("#")[0]) for n, j in (after or {}).items()]
     spec = JobSpec(
@@ -250,7 +256,7 @@ def _draft(
         versions={"python": ".".join(platform.python_version_tuple()[:2]), **frozen.libraries},
     )
     absent = {v.__name__ for v in values.values() if isinstance(v, Absent)}
-    return Draft(spec, frozen, tuple(sorted(modules - absent)), cwd=origin.folder)
+    return Draft(spec, frozen, tuple(sorted(modules - absent)), cwd=origin.folder, held=held)
 
 
 def _chained(names: set[str], pending: Pending) -> dict[str, str]:

@@ -79,6 +79,7 @@ class OffloadMagics(Magics):
         if not cell.strip():
             raise UsageError("%%ray_job: the cell is empty", "Write below the line what is to run")
         given = self._with_defaults(given)
+        from .display import progress
         from .waiting import Messages, wait_here
 
         draft = self._draft(given, cell, line)
@@ -89,7 +90,9 @@ class OffloadMagics(Magics):
             return None
         wait = given.wait or not _can_come_back(self.shell)
         messages: Messages = queue.SimpleQueue()
-        job = self.session.launch(draft.draft, (lambda *told: messages.put(told)) if wait else None)
+        observer = (lambda *told: messages.put(told)) if wait else None
+        with progress(self.shell, "Sending the inputs") as on_progress:
+            job = self.session.launch(draft.draft, observer, on_progress)
         self.landing.claim(job, draft.pending, draft.possible)
         if given.label:
             self.shell.user_ns[given.label] = job

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .course import Course, Draft
-from .errors import StillRunning
+from .errors import OffloadError, StillRunning
 from .job import Job, Observer
 from .models import JobOptions, JobRecord
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "session"]
 
+Progress = Callable[[int, int], None]
 _T = TypeVar("_T")
 
 
@@ -60,7 +61,8 @@ class Session:
         from .drafting import Origin
 
         signer = self.offloader.backend.signer()
-        return Origin(self.config.owner, self.notebook, self.folder, self.namespace, signer)
+        limit = self.config.freeze_limit
+        return Origin(self.config.owner, self.notebook, self.folder, self.namespace, signer, limit)
 
     @property
     def offloader(self) -> Offloader:
@@ -85,12 +87,18 @@ class Session:
             raise
 
     @staticmethod
-    def wait(future: concurrent.futures.Future[_T], timeout: float | None = None) -> _T:
+    def wait(
+        future: concurrent.futures.Future[_T],
+        timeout: float | None = None,
+        tick: Callable[[], None] | None = None,
+    ) -> _T:
         """Wait for `future` in slices: a plain wait for ever is deaf to an interrupt on some platforms."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not future.done():
             with contextlib.suppress(concurrent.futures.TimeoutError):
                 future.result(0.2)
+            if tick is not None:
+                tick()
             if deadline is not None and time.monotonic() > deadline and not future.done():
                 raise StillRunning("this took longer than it may", "Try again, or look at %ray cluster")
         return future.result()
@@ -99,7 +107,9 @@ class Session:
         """Call `function` on the loop thread."""
         self._loop.call_soon_threadsafe(function)
 
-    def launch(self, draft: Draft, observer: Observer | None = None) -> Job:
+    def launch(
+        self, draft: Draft, observer: Observer | None = None, on_progress: Progress | None = None
+    ) -> Job:
         """Give the handle of a new job at once, and start its course behind it.
 
         Parameters
@@ -107,14 +117,41 @@ class Session:
         draft : Draft
         observer : callable, optional
             ``observer(record, event)`` is called on the loop thread from the first event on.
+        on_progress : callable, optional
+            ``on_progress(done, total)`` is called here while large inputs are sent, before this returns.
         """
         offloader = self.offloader
+        if not draft.held:
+            self._send_first(draft, on_progress)
         course = Course(JobRecord(draft.spec, inputs=draft.spec.inputs, started=time.time()))
         if observer is not None:
             course.subscribe(observer)
         job = self.jobs[draft.spec.id] = Job(self, course)
         job._task = self.start(offloader.run(draft, course))
         return job
+
+    def _send_first(self, draft: Draft, on_progress: Progress | None) -> None:
+        """Send inputs that are too large to copy; where there is no store yet, they are copied all the same."""
+        told = (0, 0)
+
+        def note(done: int, total: int) -> None:
+            nonlocal told
+            told = (done, total)
+
+        def tick() -> None:
+            if on_progress is not None and told[1]:
+                on_progress(*told)
+
+        sending = self.start(self.offloader.send_first(draft, note))
+        try:
+            self.wait(sending, tick=tick)
+            tick()
+        except OffloadError:  # the job will say what is wrong, in its own panel
+            if draft.frozen is not None:
+                draft.frozen.hold()
+        except BaseException:
+            sending.cancel()
+            raise
 
     async def relaunch(self, record: JobRecord, options: JobOptions) -> Job:
         """Start a job again from its frozen inputs; on the loop thread."""

@@ -127,6 +127,22 @@ class Offloader:
             course.tell("failed", failure=failure.to_json())
             raise
 
+    async def send_first(self, draft: Draft, on_progress: Callable[[int, int], None]) -> None:
+        """Send the inputs' buffers ahead of everything else: they are still the notebook's own memory."""
+        link = await self.connect(draft.spec.options.cluster, draft.spec.options.profile)
+        if draft.frozen is None:
+            return
+        total, done = draft.frozen.size, 0
+        for buffer in {b.digest: b for b in draft.frozen.buffers}.values():
+            before = done
+            await blocking(
+                link.store.put_blob,
+                buffer.digest,
+                buffer.data,
+                lambda sent, _: on_progress(before + sent, total),  # noqa: B023 - called before the next round
+            )
+            done += buffer.size
+
     async def _submit_draft(self, draft: Draft, course: Course) -> Link:
         packing = asyncio.ensure_future(self._pack(draft, course))
         try:

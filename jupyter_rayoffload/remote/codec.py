@@ -109,6 +109,19 @@ class Frozen:
     refused: dict[str, str] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all buffers together, equal ones counted once."""
+        return sum({b.digest: b.size for b in self.buffers}.values())
+
+    def hold(self) -> None:
+        """Give the buffers memory of their own, so that later changes of the values do not show."""
+        held: dict[str, Buffer] = {}
+        for i, b in enumerate(self.buffers):
+            if b.digest not in held:
+                held[b.digest] = Buffer(b.digest, b.size, _copied(b.data))
+            self.buffers[i] = held[b.digest]
+
 
 def header() -> dict[str, Any]:
     """Give what a reader must know before it reads: for :func:`check_header`."""

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray_fixture import jupyter_environment, short_folder
+from tests.ray_fixture import jupyter_environment, make_backend, run, short_folder
 
 from .harness import Stage
 
 
 @pytest.fixture(scope="session")
 def base() -> Iterator[Path]:
-    """One folder above those of the kernels; user settings and runtime files are there too."""
+    """One folder above those of the kernels; user settings and runtime files are there too.
+
+    The cluster that the kernels have started there ends with it, whatever has become of them.
+    """
     with short_folder() as folder:
         yield folder
+        run(make_backend(folder).delete())
 
 
 @pytest.fixture(scope="session")

@@ -64,12 +64,8 @@ class Stage:
         self._prepare()
 
     def close(self) -> None:
-        """End the kernel, and the cluster that it started."""
-        try:
-            if self.offloaded:
-                self.kernel.run("%ray cluster down --force", history=False)
-        finally:
-            self.kernel.shutdown()
+        """End the kernel."""
+        self.kernel.shutdown()
 
     def play(self, notebook: Notebook, timeout: float = 60) -> list[Seen]:
         """Run the cells of `notebook` in order, and look at the names after each but the first plain ones."""

@@ -52,7 +52,7 @@ FOLLOWED = [
     ("class A:\n  @staticmethod\n  def s(): return a\n  @classmethod\n  def c(c): return b\n  @property\n"
      "  def p(self): return d\na = b = d = 1", "A", "a b d"),
     ("import functools\nclass A:\n  @functools.cached_property\n  def p(self): return w\nw = 1", "A", "w"),
-    ("import dataclasses\n@dataclasses.dataclass\nclass A:\n  def m(self): return w\na = A()\nw = 1", "a", "w"),
+    ("from dataclasses import *\n@dataclass\nclass A:\n  def m(self): return w\na = A()\nw = 1", "a", "w"),
     ("class A:\n  __slots__ = ('f',)\na = A()\na.f = lambda: w\nw = 1", "a", "w"),
     ("def g(): return w\nxs = [(1, {'k': g})]\nw = 1", "xs", "w"),
     ("class A:\n  def m(self): return w\nxs = [A() for _ in range(3)]\nw = 1", "xs", "w"),

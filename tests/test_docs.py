@@ -118,7 +118,7 @@ def compiled(source: str) -> None:
         if first.startswith("%%ray_job"):
             options.parse_line(first.removeprefix("%%ray_job"))
         return compiled(rest)
-    text = TransformerManager().transform_cell(source)
+    text = TransformerManager().transform_cell(source)  # type: ignore[no-untyped-call]
     compile(text, "<example>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
@@ -134,6 +134,7 @@ def test_python_examples_compile(page: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.kernel
+@pytest.mark.timeout(600)
 def test_examples_of_the_guide_give_what_it_says(ray_cluster: RayCluster, tmp_path: Path) -> None:
     """All of them in one notebook, in order, as somebody would who reads the page."""
     places = ray_cluster.backend.places
@@ -192,11 +193,11 @@ def default_text(name: str, trait: Any) -> str:
     value = trait.default_value
     if name in ("owner",) or value in (None, "", {}) or not isinstance(value, (str, int, float, bool)):
         return ""
-    if isinstance(trait, config.Size):
+    if isinstance(trait, config.Size) and isinstance(value, int):
         for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("MB", 10**6)):
             if value % size == 0:
                 return f"`{value // size}{unit}`"
-    if isinstance(trait, config.Duration):
+    if isinstance(trait, config.Duration) and isinstance(value, int):
         return f"`{value // 60}m`" if value % 60 == 0 else f"`{value}s`"
     return f"`{value}`"
 
@@ -207,7 +208,9 @@ def settings_page() -> str:
     for name in [n for n in vars(config.RayOffload) if n in config.RayOffload.class_trait_names(config=True)]:
         trait = config.RayOffload.class_traits()[name]
         assert trait.help, f"setting {name} has no help"
-        words = f" One of {', '.join(f'`{v}`' for v in trait.values)}." if isinstance(trait, Enum) else ""
+        words = (
+            f" One of {', '.join(f'`{v}`' for v in trait.values or ())}." if isinstance(trait, Enum) else ""
+        )
         rows.append(f"| `{name}` | {default_text(name, trait)} | {cell(trait.help + words)} |")
     table = "\n".join(rows)
     return f"""# Settings

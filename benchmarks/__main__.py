@@ -1,0 +1,71 @@
+"""Measure everything and print it; ``--write`` puts it into docs/performance.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from jupyter_rayoffload import __version__
+
+from . import blocked, cold, data, files, importing
+from .common import opened, progress, table, version_of
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+
+
+def machine() -> str:
+    """Say on what this was measured."""
+    names = ("ray", "redis", "ipython", "numpy")
+    versions = ", ".join(f"{name} {version_of(name)}" for name in names)
+    load = os.getloadavg()[0]
+    return (
+        f"jupyter_rayoffload {__version__}, Python {platform.python_version()}, {versions}.\n"
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB of memory; "
+        f"load average {load:.1f} at the end of the run."
+    )
+
+
+def page(figures: str, where: str) -> str:
+    """Give the text of docs/performance.md."""
+    return f"""# Performance
+
+Written by `python -m benchmarks --write`. `make bench` prints the same on your machine. Each figure is the
+median (least to most) of some repetitions, beside what somebody would do without this package, in the same
+run on the same cluster. The ratio says more than the times.
+
+{figures}
+
+{where}
+
+A job pays Ray's own start of a job, about one second on an idle machine, and the start of its Python.
+Standbys, which take that away, are planned.
+"""
+
+
+def main() -> int:
+    """Run all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md")
+    given = parser.parse_args()
+    begin, figures = time.monotonic(), []
+    progress("Starting a private cluster")
+    with opened() as bench:
+        for script in (importing, files, data, blocked, cold):
+            progress((script.__doc__ or "").partition(":")[0])
+            figures += script.measure(bench)
+    text, where = table(figures), machine()
+    print(f"{text}\n\n{where}\n{time.monotonic() - begin:.0f} s in all")
+    if given.write:
+        PAGE.write_text(page(text, where))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CLUSTER_VERBS", "show_panel"]
 
-#: How long a verb may take before the prompt comes back, seconds; the cluster goes on.
+#: How long a verb may take (beside the time to start) before the prompt comes back, seconds.
 VERB_SECONDS = 120.0
 
 
@@ -30,7 +30,8 @@ def _up(session: Session, words: list[str]) -> None:
             told.append(info.reason)
             print(info.reason)
 
-    link = session.call(session.offloader.connect(on_change=on_change), timeout=VERB_SECONDS)
+    limit = session.config.start_timeout + VERB_SECONDS
+    link = session.call(session.offloader.connect(on_change=on_change), timeout=limit)
     print(cluster_sentence(session.call(session.offloader.backend.get(link.info.name))))
 
 

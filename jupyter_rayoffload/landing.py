@@ -230,7 +230,7 @@ class Landing:
         """Give the owned or stale names that the cell `tree` reads."""
         if not self._claims and not self._stale:
             return ()
-        analysis = analyze(ast.unparse(tree), self.shell)
+        analysis = analyze(tree, self.shell)
         reads = set(analysis.reads) | set(closure(analysis.reads, self.namespace).names)
         names = {n for n in reads if self.pending(n) or n in self._stale}
         return tuple(sorted(names))

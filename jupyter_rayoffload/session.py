@@ -131,7 +131,7 @@ class Session:
         return job
 
     def _send_first(self, draft: Draft, on_progress: Progress | None) -> None:
-        """Send inputs that are too large to copy; where there is no store yet, they are copied all the same."""
+        """Send inputs that are too large to copy; without a store they are copied all the same."""
         told = (0, 0)
 
         def note(done: int, total: int) -> None:

@@ -212,7 +212,8 @@ class Offloader:
 
     async def _await_upstream(self, course: Course) -> None:
         """Wait for the jobs whose outputs this one reads; their values go from store to cluster."""
-        for name, job_id in course.record.spec.after.items():
+        for name, place in course.record.spec.after.items():
+            job_id = place.partition("#")[0]
             upstream = self.courses.get(job_id)
             if upstream is None:
                 continue

@@ -175,7 +175,8 @@ class Store(Records):
         spec = record.get("spec") or {}
         stay = life.input if ended(record.get("state") or {}) else life.record
         slots = [(job_id, slot) for slot in self._payloads.slots(job_id)]
-        slots += [(source, "outputs") for source in (spec.get("after") or {}).values()]
+        sources = {place.partition("#")[0] for place in (spec.get("after") or {}).values()}
+        slots += [(source, "outputs") for source in sources]
         self._payloads.retime(slots, stay, "extend")
         self._retime_packages(spec, stay, "extend")
         # The record comes last: its own time to live says that the rest has been done.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import linecache
 import platform
 import re
 import time
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +128,7 @@ def draft_cell(
         cell_line=cell_line,
         count=shell.execution_count,
     )
+    draft.spec = draft.spec.replace(cells=_cells_of(values.values(), shell))
     return CellDraft(draft, owned, maybe | reads.writes | analysis.items)
 
 
@@ -260,7 +263,7 @@ def _draft(
 
 
 def _chained(names: set[str], pending: Pending) -> dict[str, str]:
-    """Give the jobs that will assign `names`; one that defines functions brings all that it assigns."""
+    """Give the jobs that will assign `names`; one that defines functions brings all it assigns."""
     after: dict[str, str] = {}
     for name in names:
         job = pending(name)
@@ -271,6 +274,24 @@ def _chained(names: set[str], pending: Pending) -> dict[str, str]:
             others = [n for n in job.expected if (owner := pending(n)) is not None and owner.id == job.id]
             after.update(dict.fromkeys(others, job.id))
     return after
+
+
+def _cells_of(values: Iterable[Any], shell: InteractiveShell) -> dict[str, list[Any]]:
+    """Give the text of the cells whose functions travel, so that tracebacks there show their lines."""
+    counts: Mapping[str, int] = getattr(shell.compile, "_filename_map", {})
+    names = {code.co_filename for value in values for code in _codes(value)}
+    return {n: [counts[n], "".join(linecache.getlines(n))] for n in sorted(names) if n in counts}
+
+
+def _codes(value: Any) -> Iterator[types.CodeType]:
+    """Give the code of a function, or of a class's methods."""
+    parts = vars(value).values() if isinstance(value, type) else [value]
+    for part in parts:
+        for function in (part, getattr(part, "fget", None)):
+            code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
+            code = code or getattr(getattr(function, "__func__", None), "__code__", None)
+            if isinstance(code, types.CodeType):
+                yield code
 
 
 def _imported_already(name: str, analysis: Analysis, namespace: Mapping[str, Any]) -> bool:

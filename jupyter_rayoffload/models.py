@@ -306,6 +306,8 @@ class JobSpec(Model):
         Input name to the id of the job whose output it is (a chain).
     versions : Mapping of str to str
         ``python``, ``ray``, ``cloudpickle`` and the libraries of the inputs' types.
+    cells : Mapping of str to list
+        Cells whose functions travel: name of the code's file to ``[execution count, text]``, for tracebacks.
     package, bundle : str
         Digests of the workspace package and of the runner's own package.
     modules : tuple of str
@@ -331,6 +333,7 @@ class JobSpec(Model):
     watched: tuple[str, ...] = ()
     after: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    cells: Mapping[str, Any] = field(default_factory=dict)
     package: str = ""
     bundle: str = ""
     modules: tuple[str, ...] = ()

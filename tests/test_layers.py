@@ -26,6 +26,7 @@ LAYERS = [
     ["scan"],
     ["workspace", "bundle"],
     ["local_modules", "view"],
+    ["jobclient"],
     ["rayapi"],
     ["clusters"],
     ["link", "course", "homecoming"],

@@ -8,6 +8,7 @@ import contextlib
 import faulthandler
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,10 @@ STORE_PATIENCE = 600.0
 CALL = ("function", "args", "kwargs")
 #: How far a chain of unchanged inputs is followed from job to job.
 CHAIN = 100
+#: Ray's log monitor looks every 0.1 s (ray/_private/log_monitor.py); after such a silence nothing comes.
+WORKER_LOG_PAUSE = 0.3
+#: How long prints of workers are waited for at most, seconds.
+WORKER_LOG_SECONDS = 3.0
 
 
 class CellProcess:
@@ -89,10 +94,12 @@ class CellProcess:
             if kind == "program":
                 return self._run_program(folder)
             doing.append("loading the inputs")
+            self._shell.recall(self._spec.get("cells") or {})
             inputs = self._load_inputs()
             doing.append("running the cell")
             run = self._run_call if kind == "callable" else self._run_cell
             end = run(inputs)
+            _await_workers()
             doing.append("storing the files")
             end.update(self._files(folder))
             return end
@@ -365,6 +372,17 @@ def _value(name: str, type: str) -> dict[str, Any]:
 
 def _refused(name: str, reason: str) -> dict[str, Any]:
     return {"name": name, "state": "cannot travel", "reason": reason}
+
+
+def _await_workers() -> None:
+    """Wait for what Ray's workers have printed: it comes by the log monitor of their node, a little later."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return
+    deadline, seen = time.monotonic() + WORKER_LOG_SECONDS, -1
+    while seen != CellStream.writes and time.monotonic() < deadline:
+        seen = CellStream.writes
+        time.sleep(WORKER_LOG_PAUSE)
 
 
 def _say_goodbye() -> None:

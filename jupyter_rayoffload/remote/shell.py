@@ -8,7 +8,7 @@ import inspect
 import linecache
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,6 +143,18 @@ class CellShell(InteractiveShell):
     def connect(self, tell: Tell) -> None:
         """Send messages by `tell`."""
         self.tell = self.displayhook.tell = self.display_pub.tell = tell
+
+    def recall(self, cells: Mapping[str, Sequence[Any]]) -> None:
+        """Know the notebook's earlier cells, so that tracebacks show their lines and their ``In[7]``.
+
+        Parameters
+        ----------
+        cells : Mapping of str to (int, str)
+            Name of the code's file to execution count and text.
+        """
+        for name, (count, text) in cells.items():
+            linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+            self.compile._filename_map[name] = count
 
     def transformed(self, source: str) -> str:
         """Give a cell as Python: without its magics."""

@@ -18,6 +18,7 @@ class CellStream(io.TextIOWrapper):
 
     channel: Channel
     last: CellStream | None = None
+    writes = 0
 
     @classmethod
     def install(cls, channel: Channel) -> None:
@@ -31,6 +32,7 @@ class CellStream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Write; after a change of streams only when the guard has what the other one got before."""
+        CellStream.writes += 1
         if CellStream.last is not self:
             CellStream.last = self
             self.channel.tell("sync")

@@ -9,7 +9,7 @@ from jupyter_rayoffload.job import Job
 
 from .common import Bench, Figure, alone, timed
 
-REPEAT = 5
+REPEAT = 3
 
 
 def measure(bench: Bench) -> list[Figure]:

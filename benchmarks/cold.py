@@ -10,7 +10,7 @@ from jupyter_rayoffload import submit
 
 from .common import Bench, Figure, alone, timed
 
-REPEAT = 5
+REPEAT = 3
 CODE = """
 import ray
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -79,6 +80,7 @@ def opened() -> Iterator[Bench]:
     root = Path(tempfile.mkdtemp(prefix="ro-"))
     for variable, folder in (("RUNTIME", "run"), ("DATA", "data"), ("CONFIG", "etc")):
         os.environ[f"JUPYTER_{variable}_DIR"] = str(root / folder)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the cluster must not stay
     workspace = root / "notebook"
     workspace.mkdir()
     os.chdir(workspace)

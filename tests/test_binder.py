@@ -53,6 +53,7 @@ def session(root: Path) -> tuple[Path, dict[str, str]]:
         # Binder's machines have room, this one keeps what pip has downloaded before.
         "PIP_NO_CACHE_DIR": "0",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_COMPILE": "1",  # of all that is installed, a session imports little
     }
     checkout = Path(shutil.copytree(ROOT, root / "repo", ignore=NOT_COPIED))
     run([sys.executable, "-m", "venv", root / "venv"], root, environment, 120)

@@ -70,6 +70,7 @@ class Course:
     def __init__(self, record: JobRecord) -> None:
         self.record = record
         self.end: Mapping[str, Any] = {}  # the runner's last word
+        self.read = "0"  # of its stream, the last entry that was taken in
         self.ended = asyncio.Event()
         self._observers: list[Callable[[JobRecord, Event], None]] = []
         if record.phase.ended:
@@ -85,12 +86,17 @@ class Course:
         if type_ == "phase" and Phase(content["phase"]).ended:
             self.end = content
         self.record = advance(self.record, event)
+        # A failed attempt is not the end where another one follows, unless this side cannot go on.
+        if self.record.phase.ended and (type_ == "failed" or not self.retries_left):
+            self.ended.set()
         for observer in list(self._observers):
             observer(self.record, event)
-        if self.record.phase.ended:
-            self.ended.set()
-        else:
-            self.ended.clear()
+
+    @property
+    def retries_left(self) -> bool:
+        """Whether the job has failed and is to be tried again."""
+        record = self.record
+        return record.phase is Phase.FAILED and 0 < record.attempt <= record.spec.options.retries
 
     @asynccontextmanager
     async def step(self, name: str, note: str = "") -> AsyncIterator[dict[str, str]]:

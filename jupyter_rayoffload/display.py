@@ -135,7 +135,7 @@ class _LivePanel:
             self._displays = self._job.displays.version
             self._panel.outputs = list(self._job.displays.outputs)
         self._panel.update(self._job.record)
-        if self._job.record.phase.ended:
+        if self._job.done():
             self._replace()
 
     def _replace(self) -> None:

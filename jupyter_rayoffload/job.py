@@ -78,7 +78,7 @@ class Job:
 
     def done(self) -> bool:
         """Whether the job has ended, well or not."""
-        return self.phase.ended
+        return self._ended.done()
 
     def running(self) -> bool:
         """Whether the cell is being executed."""
@@ -329,11 +329,8 @@ class Job:
             self.spool.write(event.content.get("text", ""))
         elif event.type in ("display_data", "update_display_data", "execute_result", "clear_output"):
             self.displays.add({"type": event.type, "content": event.content})
-        if record.phase.ended and not self._ended.done() and not self._retries_left(record):
+        if self._course.ended.is_set() and not self._ended.done():
             self._ended.set_result(self)
-
-    def _retries_left(self, record: JobRecord) -> bool:
-        return record.phase is Phase.FAILED and 0 < record.attempt <= record.spec.options.retries
 
 
 class _Outputs(Mapping[str, Any]):

@@ -166,6 +166,8 @@ class Session:
                 self.call(self._offloader.aclose(), timeout=3)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(2)
+        if not self._thread.is_alive():
+            self._loop.close()
 
 
 async def _made(make: Callable[..., _T], *args: Any) -> _T:

@@ -251,9 +251,9 @@ class Offloader:
         retries = course.record.spec.options.retries
         while True:
             await self._witness(course, link).follow()
-            attempt = course.record.attempt
-            if course.record.phase is not Phase.FAILED or attempt > retries:
+            if not course.retries_left:
                 return
+            attempt = course.record.attempt
             course.tell("again", reason=f"Failed, and tried again: retry {attempt} of {retries}")
             await self._submit(course, link)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from .course import Course
 from .errors import ClusterError, OffloadError, StoreError
-from .link import Link, blocking
+from .link import Link, blocking, translated
 from .models import ClusterInfo, JobRecord, Phase
-from .remote.store import follow
+from .remote.store import Entry, follow
 
 if TYPE_CHECKING:
     from .rayapi import JobInfo
@@ -76,16 +76,26 @@ class Witness:
     async def _events(self) -> None:
         connection = self._link.connection
         stream = follow(
-            connection.store, connection.owner, self._link.signer, self._record.id, on_trouble=self._trouble
+            connection.store,
+            connection.owner,
+            self._link.signer,
+            self._record.id,
+            after=self._course.read,  # of a retry, what the earlier attempts printed is known
+            on_trouble=self._trouble,
         )
-        async for entry in stream:
-            # A retry starts a new runner: what an earlier one printed is log, what it said of phases is past.
-            current = entry.writer == self._record.submission_id or not self._record.attempt
-            for message in entry.messages:
-                if current or message["type"] != "phase":
-                    self._course.tell(message["type"], at=message["t"], **message["content"])
-            if current and self._record.phase.ended:
-                return
+        with translated():
+            async for entry in stream:
+                self._take(entry)
+                if self._record.phase.ended:
+                    return
+
+    def _take(self, entry: Entry) -> None:
+        # A retry starts a new runner: what an earlier one printed is log, what it said of phases is past.
+        current = entry.writer == self._record.submission_id or not self._record.attempt
+        self._course.read = entry.id
+        for message in entry.messages:
+            if current or message["type"] != "phase":
+                self._course.tell(message["type"], at=message["t"], **message["content"])
 
     def _trouble(self, text: str | None) -> None:
         if not self._record.phase.ended:
@@ -103,6 +113,8 @@ class Witness:
                 if await self._head_died(silent_since, error):
                     return
                 continue
+            if silent_since:
+                self._course.tell("wait", reason="")
             silent_since = None
             if info is None:
                 if await self._head_died(time.time(), None):
@@ -124,11 +136,11 @@ class Witness:
                 continue
             end = (fields or {}).get("end")
             if end and end.get("attempt", self._record.attempt) == self._record.attempt:
-                await asyncio.sleep(0.5)  # what was printed last comes by the stream
                 break
             await asyncio.sleep(0.2)
         else:
             end = None
+        await self._caught_up()
         if self._record.phase.ended:
             return
         if end:
@@ -140,6 +152,16 @@ class Witness:
             exit_code=info.exit_code,
             error_type=info.error_type,
         )
+
+    async def _caught_up(self) -> None:
+        """Wait until the stream has been read: a reader may be behind a runner that printed a lot."""
+        while not self._record.phase.ended:
+            with suppress(StoreError):
+                if not await blocking(
+                    self._link.store.read_events, self._record.id, self._course.read, count=1
+                ):
+                    return
+            await asyncio.sleep(0.1)
 
     async def _head_died(self, since: float, error: OffloadError | None) -> bool:
         """Whether the job went with its head: nothing hears of it, and its runner is silent."""

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of them start Ray, and most start kernels; patience is for busy machines."""
     for item in items:
-        if HERE in item.path.parents:
+        if HERE in item.path.parents and "ground" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.ray)
             item.add_marker(pytest.mark.kernel)
             item.add_marker(pytest.mark.timeout(900))

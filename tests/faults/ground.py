@@ -156,8 +156,9 @@ def printed(job: Job, text: str) -> str:
     """Wait until `job` has printed a line that begins with `text`, and give the rest of the line."""
 
     def look() -> str | None:
-        found = [line for line in job.logs().split("\n")[:-1] if line.startswith(text)]
-        assert found or not job.done() or job.logs().split("\n")[-1].startswith(text), job.record.failure
+        ended = job.done()
+        found = [line for line in job.spool.text().split("\n")[:-1] if line.startswith(text)]
+        assert found or not ended, job.record.failure
         return found[0] if found else None
 
     return until(look, f"{text!r} in what {job} prints").removeprefix(text)

@@ -12,6 +12,7 @@ import contextlib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .cell import analyze, closure
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["Landing", "dependency_failed"]
 
 _MISSING = object()
+#: Objects that :func:`pair_up` looks at.
+_PAIRS = 10_000
+#: What has no identity that anyone could miss.
+_CONSTANT = (type(None), bool, int, float, complex, str, bytes, range, type, FunctionType, ModuleType)
 
 
 @dataclass
@@ -189,9 +194,9 @@ class Landing:
         for value in [v for v in landing if v.name in imports]:
             self.namespace[value.name] = bind(*imports[value.name])
             states.append(value.replace(state=ValueState.LANDED))
-        return states + self._bind_values(job, [v for v in landing if v.name not in imports])
+        return states + self._bind_values(job, claim, [v for v in landing if v.name not in imports])
 
-    def _bind_values(self, job: Job, landing: list[Value]) -> list[Value]:
+    def _bind_values(self, job: Job, claim: _Claim, landing: list[Value]) -> list[Value]:
         if not landing:
             return []
         size = sum(v.size or 0 for v in landing)
@@ -208,8 +213,15 @@ class Landing:
         except Exception as error:
             reason = f"it cannot be rebuilt here: {type(error).__name__}: {error}"
             return [v.replace(state=ValueState.NOT_LANDED, reason=reason) for v in landing]
+        changed: dict[int, tuple[Any, Any]] = {}
         for value in landing:
+            if value.name in job.end.get("in_place", ()):
+                pair_up(claim.originals.get(value.name, _MISSING), values[value.name], changed)
             self.namespace[value.name] = values[value.name]
+        for name, held in list(self.namespace.items()):
+            old, new = changed.get(id(held), (_MISSING, None))
+            if held is old:  # another name of what the cell changed in place
+                self.namespace[name] = new
         return [v.replace(state=ValueState.LANDED) for v in landing]
 
     def _refusal(self, job: Job, claim: _Claim, name: str) -> str:
@@ -269,6 +281,31 @@ class Landing:
             UserWarning,
             stacklevel=4,  # the cell: it calls OffloadMagics.arrive, which calls arrive
         )
+
+
+def pair_up(old: Any, new: Any, pairs: dict[int, tuple[Any, Any]]) -> None:
+    """Find what an object that was changed in place, and what is inside it, has become.
+
+    Parameters
+    ----------
+    old, new : object
+        Before and after.
+    pairs : dict
+        Filled with ``id(before): (before, after)`` of mutable objects; containers and instances are looked into
+        where both sides have the same key, index or attribute.
+    """
+    todo = [(old, new)]
+    while todo and len(pairs) < _PAIRS:
+        old, new = todo.pop()
+        if type(old) is not type(new) or old is new or id(old) in pairs or isinstance(old, _CONSTANT):
+            continue
+        pairs[id(old)] = (old, new)
+        if isinstance(old, dict):
+            todo += [(old[k], new[k]) for k in old if k in new]
+        elif isinstance(old, (list, tuple)):
+            todo += zip(old, new, strict=False)
+        elif all(isinstance(getattr(x, "__dict__", None), dict) for x in (old, new)):
+            todo.append((vars(old), vars(new)))
 
 
 def dependency_failed(name: str, job: Job) -> DependencyFailed:

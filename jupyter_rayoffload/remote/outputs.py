@@ -55,6 +55,13 @@ class Before:
         """Give the names that the cell bound, rebound or changed, in the order of the namespace."""
         return [n for n, v in list(self._namespace.items()) if not _OWN.fullmatch(n) and self._differs(n, v)]
 
+    def in_place(self, names: Collection[str]) -> list[str]:
+        """Give those of `names` that are still bound to the very object that was sent."""
+        held = self._values
+        return [
+            n for n in names if n in self._inputs and n in held and held[n]() is self._namespace.get(n, self)
+        ]
+
     def deleted(self) -> list[str]:
         """Give the inputs that the cell deleted."""
         return sorted(n for n in self._inputs if n in self._values and n not in self._namespace)

@@ -293,6 +293,8 @@ class CellProcess:
         end: dict[str, Any] = {
             "outputs": [listed.get(n) or _refused(n, "the cell never bound it") for n in order]
         }
+        if in_place := before.in_place(names):
+            end["in_place"] = in_place
         if imports:
             end["imports"] = imports
         if before.deleted():

@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -41,6 +42,7 @@ __all__ = [
     "write_state",
 ]
 
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 #: Exit code of a keeper that finds the lock taken.
 BUSY = 3
 #: Every process of a cluster has this variable; it names a file in the cluster's own directory.
@@ -75,12 +77,13 @@ class Places:
         return self.data / "keeper.log"
 
     def log_tail(self, lines: int = 5) -> str:
-        """Give the end of the log, for a message."""
+        """Give the end of the log for a message, without colours and without what went well."""
         try:
-            text = self.log.read_text(errors="replace").strip()
+            text = _ANSI.sub("", self.log.read_text(errors="replace"))
         except OSError:
             return "it has left no log"
-        return "\n".join(text.splitlines()[-lines:])
+        told = [line.strip() for line in text.splitlines() if line.strip() and "\tINFO " not in line]
+        return "\n".join(told[-lines:]) or "its log is empty"
 
     @property
     def key(self) -> Path:

@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Jupyter refuses to run as root unasked; in a container there is often nobody else.
+ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: help lab demo test check bench clean
 
@@ -16,7 +18,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 lab: $(VENV)/.installed ## JupyterLab with the quickstart open
-	$(BIN)/jupyter lab --ServerApp.root_dir=examples --LabApp.default_url=/lab/tree/quickstart.ipynb
+	$(BIN)/jupyter lab $(ROOT) --ServerApp.root_dir=examples --LabApp.default_url=/lab/tree/quickstart.ipynb
 
 demo: $(VENV)/.installed ## The same notebook without a browser; fails if anything differs from what it should be
 	$(BIN)/python examples/demo.py

@@ -291,7 +291,7 @@ def pair_up(old: Any, new: Any, pairs: dict[int, tuple[Any, Any]]) -> None:
     old, new : object
         Before and after.
     pairs : dict
-        Filled with ``id(before): (before, after)`` of mutable objects; containers and instances are looked into
+        Filled with ``id(before): (before, after)``; containers and instances are looked into
         where both sides have the same key, index or attribute.
     """
     todo = [(old, new)]

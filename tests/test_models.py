@@ -30,7 +30,10 @@ def test_a_full_record_survives_json():
         after={"model": "train-1"},
     )
     record = JobRecord(
-        spec, steps={"queued": Step(1.0, 2.0)}, failure=Failure(ename="E", traceback=("a",)), progress=(1.0, 2.0)
+        spec,
+        steps={"queued": Step(1.0, 2.0)},
+        failure=Failure(ename="E", traceback=("a",)),
+        progress=(1.0, 2.0),
     )
     assert JobRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
 
@@ -39,9 +42,11 @@ def test_fields_of_a_newer_version_are_ignored():
     assert JobSpec.from_json({"id": "a", "invented_later": 1}) == JobSpec(id="a")
 
 
-@pytest.mark.parametrize("data", [{}, {"id": "a", "inputs": 3}, {"id": "a", "inputs": [{"state": "nonsense"}]}])
+@pytest.mark.parametrize(
+    "data", [{}, {"id": "a", "inputs": 3}, {"id": "a", "inputs": [{"state": "nonsense"}]}]
+)
 def test_what_cannot_be_read_is_said(data):
-    with pytest.raises(FormatMismatch, match="JobSpec|Value"):
+    with pytest.raises(FormatMismatch, match=r"JobSpec|Value"):
         JobSpec.from_json(data)
 
 

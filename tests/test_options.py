@@ -100,7 +100,9 @@ def test_memory(text, value):
     assert memory(text) == value
 
 
-@pytest.mark.parametrize(("text", "value"), [("90", 90), ("90s", 90), ("10min", 600), ("1h30m", 5400), ("2d", 172800)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("90", 90), ("90s", 90), ("10min", 600), ("1h30m", 5400), ("2d", 172800)]
+)
 def test_duration(text, value):
     assert duration(text) == value
 
@@ -113,7 +115,8 @@ def test_keywords_read_like_the_line():
 
 
 @pytest.mark.parametrize(
-    ("given_", "says"), [({"cpu": 1}, "no option 'cpu'"), ({"memory": "x"}, "8GiB"), ({"retries": -1}, "whole number")]
+    ("given_", "says"),
+    [({"cpu": 1}, "no option 'cpu'"), ({"memory": "x"}, "8GiB"), ({"retries": -1}, "whole number")],
 )
 def test_bad_keywords(given_, says):
     with pytest.raises(UsageError, match=says):

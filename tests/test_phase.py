@@ -100,7 +100,11 @@ def test_the_last_word_of_the_runner_is_taken_over():
         ({"exit_code": 137}, "JobCrashed", "SIGKILL"),
         ({"exit_code": 139}, "JobCrashed", "signal 11"),
         ({"exit_code": 5}, "JobCrashed", "exit code 5"),
-        ({"error_type": "RUNTIME_ENV_SETUP_FAILED", "message": "pip failed"}, "EnvironmentFailed", "pip failed"),
+        (
+            {"error_type": "RUNTIME_ENV_SETUP_FAILED", "message": "pip failed"},
+            "EnvironmentFailed",
+            "pip failed",
+        ),
         ({"error_type": "SUPERVISOR_ACTOR_START_TIMEOUT"}, "NotEnoughResources", "gave up"),
         ({"message": "no idea"}, "JobCrashed", "no idea"),
     ],

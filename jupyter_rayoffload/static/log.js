@@ -171,9 +171,10 @@ export class LogView {
 
   /** Draw the bar as the job now is. */
   update({ label, shown, words }, ended) {
-    const before = this.words;
+    // Each view brings its words anew; a bar that is drawn anew for them would take the reader's search away.
+    const others = JSON.stringify(words) !== JSON.stringify(this.words);
     this.words = words;
-    if (this.live === ended || before !== words) {
+    if (this.live === ended || others) {
       if (this.open === undefined || (ended && this.live)) this.open = shown;
       this.live = !ended;
       this.port.setAttribute('aria-label', label);
@@ -200,11 +201,13 @@ export class LogView {
       pressed('wrap', 'wrap', () => this.setWrap(!this.wrap)),
       button('copy', w.copy, async () => copyText(await this.store.all())),
     ];
-    const left = this.finding ? this.searchBar() : [el('span', {}, w.title), this.count];
+    const left = this.finding ? this.searching : [el('span', {}, w.title), this.count];
+    const { activeElement } = this.bar.getRootNode();
     this.bar.replaceChildren(
       ...left,
       el('span', { class: 'jp-RayOffload-actions' }, ...actions.filter(Boolean)),
     );
+    if (this.bar.contains(activeElement)) activeElement.focus({ preventScroll: true });
   }
 
   toggle(open) {
@@ -359,6 +362,7 @@ export class LogView {
 
   startSearch() {
     this.finding = true;
+    this.searching = this.searchBar();
     this.drawBar();
     this.input.focus();
   }

@@ -129,7 +129,19 @@ async function run() {
   await tick();
   seen.hit = node.querySelector('mark[aria-current]')?.closest('.jp-RayOffload-line').textContent;
   seen.hits = node.querySelector('.jp-RayOffload-logbar [role=status]').textContent;
-  press(node.querySelector('input[type=search]'), 'Escape');
+  // News of the job, and its end, leave what is being typed alone.
+  const typing = node.querySelector('input[type=search]');
+  const running = model.state.view;
+  const news = async (view) => {
+    typing.value += '0';
+    model.state = { ...model.state, view: JSON.parse(JSON.stringify(view)) };
+    model.emit('change:view');
+    await tick();
+    return document.activeElement === typing && typing.value;
+  };
+  typing.focus();
+  seen.typed = [await news(running), await news({ ...running, ended: true }), await news(running)];
+  press(typing, 'Escape');
 
   // Intents, focus, and the end of the job.
   window.sent.length = 0;

@@ -120,6 +120,10 @@ def test_a_search_of_all_of_them_asks_the_kernel(seen):
     assert seen["hits"] == "1 of 11"
 
 
+def test_news_of_the_job_leave_a_search_alone(seen):
+    assert seen["typed"] == ["line 777770", "line 7777700", "line 77777000"]
+
+
 def test_intents_and_focus(seen):
     assert (
         seen["intent"] == [{"do": "rerun", "options": {"memory": 64 * 2**30}}]

@@ -33,7 +33,7 @@ export class LogStore {
     if (got) {
       this.asked.clear();
       this.put(got.first, got.lines);
-      this.tell(got.first);
+      this.tell(this.total); // to be drawn; the log is what it was, and so is what a search has found
     }
     if (found) {
       this.searches.get(found.id)?.(found);
@@ -418,7 +418,7 @@ export class LogView {
     if (!text || whole) return;
     const { lines: all, count } = await this.store.searchAll(text, exact);
     if (this.finding && this.found.text === text && this.found.exact === exact) {
-      this.show({ lines: all, count, text, whole: true }, false);
+      this.show({ lines: all, count, text, whole: true }, fresh && !lines.length);
     }
   }
 

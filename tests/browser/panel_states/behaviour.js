@@ -123,6 +123,9 @@ async function run() {
   seen.asked = { ...asked, id: typeof asked.id };
   model.emit('msg:custom', { found: { id: asked.id, lines: [77777, 777770], count: 11 } });
   await tick();
+  answer();
+  await tick();
+  seen.firstHit = node.querySelector('mark[aria-current]')?.closest('.jp-RayOffload-line').textContent;
   named(node, 'Previous match').click();
   await tick();
   answer();

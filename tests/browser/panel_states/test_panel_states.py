@@ -116,6 +116,7 @@ def test_scrolling_through_them_leaves_no_line_out(seen):
 
 def test_a_search_of_all_of_them_asks_the_kernel(seen):
     assert seen["asked"] == {"id": "string", "text": "line 77777", "case": False}
+    assert seen["firstHit"] == "line 777770"  # the page has none of them, and goes there all the same
     assert seen["hit"] == "line 77777"
     assert seen["hits"] == "1 of 11"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import warnings
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
@@ -243,7 +244,9 @@ class Landing:
         if not self._claims and not self._stale:
             return ()
         analysis = analyze(tree, self.shell)
-        reads = set(analysis.reads) | set(closure(analysis.reads, self.namespace).names)
+        # A function may read a name that no job has bound yet.
+        bound = ChainMap(self.namespace, dict.fromkeys(self.owners))
+        reads = set(analysis.reads) | set(closure(analysis.reads, bound).names)
         names = {n for n in reads if self.pending(n) or n in self._stale}
         return tuple(sorted(names))
 

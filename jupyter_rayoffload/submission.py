@@ -114,8 +114,7 @@ class Offloader:
             link = await self._submit_draft(draft, course)
             await self._follow(course, link)
         except OffloadError as error:
-            failure = Failure(reason=error.reason, message=error.message, hint=error.hint)
-            course.tell("failed", failure=failure.to_json())
+            _give_up(course, error)
             await self.save(course)
         except asyncio.CancelledError:
             if not course.record.attempt:
@@ -304,7 +303,9 @@ class Offloader:
         JobNotFound
         """
         link = await self.connect()
-        fields = await blocking(link.store.read, job_id)
+        fields = None
+        with suppress(ValueError):  # no job could have such an id
+            fields = await blocking(link.store.read, job_id)
         if not fields:
             raise JobNotFound(f"there is no job {job_id!r}", "%ray jobs lists those that are kept")
         course = Course(_record(fields))
@@ -316,7 +317,10 @@ class Offloader:
         """Take in a job of any process from its first line, and follow it to its end."""
         link = await self.connect(course.record.cluster)
         if not course.record.phase.ended:
-            return await self._follow(course, link)
+            try:
+                return await self._follow(course, link)
+            except OffloadError as error:  # nothing is saved: whoever submitted it may see more
+                return _give_up(course, error)
         after = "0"
         while entries := await blocking(link.store.read_events, course.record.id, after, 0):
             for message in (m for entry in entries for m in entry.messages):
@@ -388,6 +392,12 @@ class Offloader:
         await blocking(link.store.create, spec.id, {"spec": spec.to_json()})
         await blocking(link.store.copy_payload, record.id, spec.id, "inputs")
         return Draft(spec, copy_from=record.id)
+
+
+def _give_up(course: Course, error: OffloadError) -> None:
+    """Let the job end here, for this side cannot go on."""
+    failure = Failure(reason=error.reason, message=error.message, hint=error.hint)
+    course.tell("failed", failure=failure.to_json())
 
 
 async def _put_input(value: Any, link: Link) -> dict[str, Any]:

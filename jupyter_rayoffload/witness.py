@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .course import Course
 from .errors import ClusterError, OffloadError, StoreError
 from .link import Link, blocking, translated
-from .models import ClusterInfo, JobRecord, Phase
+from .models import ClusterInfo, ClusterPhase, JobRecord, Phase
 from .remote.store import Entry, follow
 
 if TYPE_CHECKING:
@@ -166,10 +166,11 @@ class Witness:
     async def _head_died(self, since: float, error: OffloadError | None) -> bool:
         """Whether the job went with its head: nothing hears of it, and its runner is silent."""
         now = time.time()
-        there = ClusterInfo()
+        there = ClusterInfo(phase=ClusterPhase.UNKNOWN)
         with suppress(OffloadError):
             there = await self._look(self._link.info.name)
-        other_head = there.session != self._link.info.session
+        # A head that is merely too busy to answer is no other one.
+        other_head = there.phase is not ClusterPhase.UNKNOWN and there.session != self._link.info.session
         silent = now - (self._record.last_seen or 0) > SILENCE_SECONDS
         if silent and (error is None or other_head or now - since > UNREACHABLE_SECONDS):
             self._course.tell("gone")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from tests.ray_fixture import jupyter_environment, run, short_folder, tree
 
 _T = TypeVar("_T")
 
+#: Terminal colours.
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 #: How long anything may take, seconds: the machine may be busy. Nothing waits that long in vain.
 LIMIT = 180.0
 #: Settings of the cluster and of all who use it.
@@ -79,7 +82,7 @@ class Ground:
 
     def process(self, name: str) -> psutil.Process:
         """Give the one process of the cluster whose program is called `name`."""
-        [found] = [p for p in self.processes() if _program(p) == name]
+        [found] = [p for p in self.processes() if name in _programs(p)]
         return found
 
     def redis(self) -> Any:
@@ -106,7 +109,7 @@ class Notebook(Kernel):
 
     def value(self, expression: str) -> str:
         """Give what an expression shows; no cell of the notebook."""
-        run = self.run(f"print({expression})", timeout=LIMIT, headless=False, history=False).check()
+        run = self.run(f"print(({expression}))", timeout=LIMIT, headless=False, history=False).check()
         return run.stdout.removesuffix("\n")
 
 
@@ -170,9 +173,11 @@ def gone(pids: list[int], limit: float = LIMIT) -> None:
     until(lambda: not any(alive(p) for p in processes), f"the end of {pids}", limit)
 
 
-def _program(process: psutil.Process) -> str:
+def _programs(process: psutil.Process) -> list[str]:
+    """Give the names that may be those of its program: of the interpreter, or of its script."""
     try:
         words = process.cmdline()
     except psutil.Error:
-        return ""
-    return os.path.basename(words[0].split()[0]) if words and words[0] else ""
+        return []
+    # A title may take the place of the command: `redis-server *:0`.
+    return [os.path.basename(word.split()[0]) for word in words[:4] if word.strip()]

@@ -14,7 +14,7 @@ from jupyter_rayoffload import attach
 from jupyter_rayoffload.errors import JobCancelled, JobCrashed, OutOfMemory, OutputUnavailable
 from jupyter_rayoffload.models import Phase
 
-from .ground import LIMIT, Ground, gone, other_process, printed, send
+from .ground import ANSI, LIMIT, Ground, gone, other_process, printed, send
 
 pytestmark = pytest.mark.usefixtures("ground")
 
@@ -201,7 +201,7 @@ def test_waiting_for_a_job_raises_its_exception_and_its_class_can_be_named(groun
         """)
         [error] = run.contents("error")
         assert (error["ename"], error["evalue"]) == ("MyError", "code 42")
-        assert "raise MyError(42)" in "\n".join(error["traceback"])
+        assert "raise MyError(42)" in ANSI.sub("", "\n".join(error["traceback"]))
         assert kernel.value("isinstance(__import__('sys').last_value, MyError)") == "True"
         assert kernel.value("__import__('sys').last_value.code") == "42"
 

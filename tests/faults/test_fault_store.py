@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from jupyter_rayoffload import attach
+from jupyter_rayoffload.errors import Forged
 
 from .ground import LIMIT, Ground, other_process, printed, running, send, until
 
@@ -80,3 +81,18 @@ def _answers(ground: Ground) -> bool:
         return bool(ground.redis().ping())
     except Exception:
         return False
+
+
+def test_an_event_that_nobody_signed_is_not_believed(ground: Ground) -> None:
+    job = running(send(COUNT.format(lines=150, pause=0.1)))
+    printed(job, "line 3")
+    with other_process():
+        seen = attach(job.id)
+        forged = {"w": job.record.submission_id, "n": 10**6, "d": b"[]" + bytes(32)}
+        client = ground.redis()
+        client.xadd(f"rayoffload:{{tester}}:job:{job.id}:events", forged)
+        client.close()
+        for one in (job, seen):
+            error = one.exception(timeout=LIMIT)
+            assert isinstance(error, Forged), error
+            assert one.logs().startswith("line 0\nline 1\n")

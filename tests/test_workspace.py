@@ -482,17 +482,17 @@ def test_processes_share_a_cache(root: Path, cache: Path):
     assert len(digests) == 4 and len(set(digests)) == 1
 
 
-def test_ten_thousand_files_unchanged_cost_one_scan(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+def test_ten_thousand_unchanged_files_are_not_read_again(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
     for number in range(10_000):
         folder = root / f"d{number % 100}"
         folder.mkdir(exist_ok=True)
         (folder / f"f{number}").write_bytes(b"%d" % number)
     settle(root, monkeypatch)
-    start = time.process_time()
     first = take(root, cache)
-    middle = time.process_time()
+    monkeypatch.setattr(archive, "read_settled", lambda source: pytest.fail(f"{source} was read"))
     assert take(root, cache).digest == first.digest
-    assert time.process_time() - middle < (middle - start) / 1.5
 
 
 # ---------------------------------------------------------------------- the zip

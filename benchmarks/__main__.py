@@ -19,8 +19,8 @@ from .common import opened, progress, table, version_of
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
-def machine() -> str:
-    """Say on what this was measured."""
+def machine(load_before: float) -> str:
+    """Say on what this was measured, and how busy it was."""
     names = ("ray", "redis", "ipython", "numpy")
     versions = ", ".join(f"{name} {version_of(name)}" for name in names)
     load = os.getloadavg()[0]
@@ -28,7 +28,7 @@ def machine() -> str:
         f"jupyter_rayoffload {__version__}, Python {platform.python_version()}, {versions}.\n"
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, "
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB of memory; "
-        f"load average {load:.1f} at the end of the run."
+        f"load average {load_before:.1f} when the run began, {load:.1f} when it ended."
     )
 
 
@@ -44,8 +44,8 @@ run on the same cluster. The ratio says more than the times.
 
 {where}
 
-A job pays Ray's own start of a job, about one second on an idle machine, and the start of its Python.
-Standbys, which take that away, are planned.
+Where the load is above the number of CPUs, the times are those of a busy machine, and the ratios are rough.
+A job pays Ray's own start of a job and the start of its Python. Standbys, which take that away, are planned.
 """
 
 
@@ -54,13 +54,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--write", action="store_true", help="write docs/performance.md")
     given = parser.parse_args()
-    begin, figures = time.monotonic(), []
+    begin, load, figures = time.monotonic(), os.getloadavg()[0], []
     progress("Starting a private cluster")
     with opened() as bench:
         for script in (importing, files, data, blocked, cold):
             progress((script.__doc__ or "").partition(":")[0])
             figures += script.measure(bench)
-    text, where = table(figures), machine()
+    text, where = table(figures), machine(load)
     print(f"{text}\n\n{where}\n{time.monotonic() - begin:.0f} s in all")
     if given.write:
         PAGE.write_text(page(text, where))

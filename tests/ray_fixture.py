@@ -34,7 +34,7 @@ SETTINGS = {
     "num_cpus": 2,
     "object_store_memory": 100 << 20,
     "store_limit": 256 << 20,
-    "idle_timeout": 0,
+    "idle_timeout": 3600,  # a run that is killed leaves nothing for ever
     "start_timeout": 200,
     "owner": "tester",
 }

@@ -361,6 +361,9 @@ class _Outputs(Mapping[str, Any]):
             from .imports import imported_value
 
             return imported_value(*imported)
+        same = self._job.end.get("same", {}).get(name)
+        if same:  # an input, unchanged: it did not travel back
+            return self._job.values("inputs")[same]
         return self._job.values("outputs")[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -94,7 +94,7 @@ class Landing:
             Names that may come back changed, and that nobody waits for.
         """
         pending = set(pending)
-        names = pending | set(possible)
+        names = pending | set(possible) | {v.name for v in job.record.spec.inputs}
         self._claims[job.id] = _Claim(
             job,
             {name: self.namespace.get(name, _MISSING) for name in names},
@@ -195,7 +195,12 @@ class Landing:
         for value in [v for v in landing if v.name in imports]:
             self.namespace[value.name] = bind(*imports[value.name])
             states.append(value.replace(state=ValueState.LANDED))
-        return states + self._bind_values(job, claim, [v for v in landing if v.name not in imports])
+        same = job.end.get("same", {})
+        for value in [v for v in landing if v.name in same]:
+            self.namespace[value.name] = claim.originals[same[value.name]]
+            states.append(value.replace(state=ValueState.LANDED))
+        rest = [v for v in landing if v.name not in imports and v.name not in same]
+        return states + self._bind_values(job, claim, rest)
 
     def _bind_values(self, job: Job, claim: _Claim, landing: list[Value]) -> list[Value]:
         if not landing:

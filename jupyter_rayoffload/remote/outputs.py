@@ -44,6 +44,7 @@ class Before:
         self._values = {name: _hold(value) for name, value in namespace.items()}
         self._inputs = frozenset(inputs)
         self._certain = _surely_assigned(tree) if tree else frozenset[str]()
+        self._touched = _touched(tree) if tree else frozenset[str]()
         # What the cell surely assigns needs no fingerprint; one costs a pass over the whole value.
         self._prints = {
             name: self._print(namespace[name])
@@ -61,6 +62,16 @@ class Before:
         return [
             n for n in names if n in self._inputs and n in held and held[n]() is self._namespace.get(n, self)
         ]
+
+    def same_as(self, name: str) -> str | None:
+        """Give the input whose unchanged object `name` is bound to now: it need not travel back."""
+        value = self._namespace.get(name, self)
+        for other in sorted(self._inputs & self._values.keys()):
+            if self._values[other]() is value:
+                if other in self._prints:
+                    return other if self._prints[other] == self._print(value) else None
+                return None if other in self._touched else other
+        return None
 
     def deleted(self) -> list[str]:
         """Give the inputs that the cell deleted."""
@@ -108,6 +119,22 @@ def _surely_assigned(tree: ast.Module) -> frozenset[str]:
                 targets.append(target.value)
             elif isinstance(target, ast.Name):
                 names.add(target.id)
+    return frozenset(names)
+
+
+def _touched(tree: ast.AST) -> frozenset[str]:
+    """Give the names whose values the cell's own statements may change in place."""
+    names = set()
+    for node in ast.walk(tree):
+        target: ast.AST | None = None
+        if isinstance(node, ast.AugAssign):
+            target = node.target
+        elif isinstance(node, (ast.Subscript, ast.Attribute)) and not isinstance(node.ctx, ast.Load):
+            target = node
+        while isinstance(target, (ast.Subscript, ast.Attribute)):
+            target = target.value
+        if isinstance(target, ast.Name):
+            names.add(target.id)
     return frozenset(names)
 
 

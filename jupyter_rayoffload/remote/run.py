@@ -19,6 +19,7 @@ from .channel import Channel
 from .codec import Frozen, freeze, thaw
 from .command import run_command
 from .connection import Connection
+from .describe import describe
 from .failures import Unready, failure_of
 from .files import Folder, limits
 from .interrupt import Interrupt
@@ -151,7 +152,10 @@ class CellProcess:
 
     def _from_job(self, job: str, names: dict[str, str], depth: int) -> dict[str, Any]:
         """Read outputs of another job, by their names there; what it did not change, it has as inputs."""
-        namespace, wanted = self._shell.user_ns, dict(names)
+        record = self._store.read(job) or {}
+        end, after = record.get("end") or {}, (record.get("spec") or {}).get("after") or {}
+        namespace, same = self._shell.user_ns, end.get("same") or {}
+        wanted = {n: same.get(there, there) for n, there in names.items()}
         found: dict[str, Any] = {}
         for slot in ("outputs", "inputs"):
             with contextlib.suppress(Missing):
@@ -163,12 +167,8 @@ class CellProcess:
                     wanted = {n: t for n, t in wanted.items() if n not in here}
         if not wanted:
             return found
-        record = self._store.read(job) or {}
-        imports = (record.get("end") or {}).get("imports") or {}
-        refused = {
-            v["name"]: v["reason"] for v in (record.get("end") or {}).get("outputs") or () if v.get("reason")
-        }
-        after = (record.get("spec") or {}).get("after") or {}
+        imports = end.get("imports") or {}
+        refused = {v["name"]: v["reason"] for v in end.get("outputs") or () if v.get("reason")}
         for name, there in wanted.items():
             if there in imports:
                 found[name] = _imported(*imports[there])
@@ -282,11 +282,13 @@ class CellProcess:
         names = before.changed() if chosen is None else [n for n in chosen if n in namespace]
         values = {name: namespace[name] for name in names}
         imports = imports_of(tree, values)
-        pickled = {name: value for name, value in values.items() if name not in imports}
+        same = {n: m for n in values if n not in imports and (m := before.same_as(n)) is not None}
+        pickled = {name: value for name, value in values.items() if name not in imports and name not in same}
         frozen = self._freeze(pickled, skip=True, changed=list(pickled))
         if frozen.values:
             self._store.put_payload(self._spec["id"], "outputs", frozen)
         listed = {v["name"]: v for v in frozen.values}
+        listed.update({n: _value(n, describe(values[n])) for n in same})
         listed.update({n: _value(n, "module" if not a else f"{m}.{a}") for n, (m, a) in imports.items()})
         listed.update({n: _refused(n, reason) for n, reason in frozen.refused.items()})
         order = [n for n in names if n in listed] if chosen is None else chosen
@@ -295,14 +297,16 @@ class CellProcess:
         }
         if in_place := before.in_place(names):
             end["in_place"] = in_place
+        if same:
+            end["same"] = same
         if imports:
             end["imports"] = imports
         if before.deleted():
             end["deleted"] = before.deleted()
         if outcome.value is not None:
-            sent = {v["name"] for v in frozen.values} | set(imports)
-            same = [n for n in values if n in sent and values[n] is outcome.value]
-            end["result"] = {"name": same[0]} if same else self._result(outcome.value)
+            sent = {v["name"] for v in frozen.values} | set(imports) | set(same)
+            bound = [n for n in values if n in sent and values[n] is outcome.value]
+            end["result"] = {"name": bound[0]} if bound else self._result(outcome.value)
         return end
 
     def _result(self, value: Any) -> dict[str, Any]:

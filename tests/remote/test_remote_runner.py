@@ -234,7 +234,9 @@ def test_inputs_and_outputs(driver: Driver):
     }
     assert run.end["deleted"] == ["gone"]
     values = run.values()
-    assert values["xs"] == [1, 2] and values["a"][0] == -1 and values["m"] == 5
+    assert values["xs"] == [1, 2] and values["a"][0] == -1
+    assert run.end["same"] == {"m": "n", "n": "n"}  # the very object that was sent: it does not travel back
+    assert set(run.end["in_place"]) == {"xs", "a", "n"}
     assert run.end["result"] == {"name": "xs"}
 
 

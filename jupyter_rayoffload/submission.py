@@ -43,6 +43,8 @@ __all__ = ["Offloader"]
 
 #: A job that waits in this process is written again this often, so that others see that it is alive, seconds.
 KEEPALIVE_SECONDS = 10.0
+#: Between two looks at a job that another process has yet to submit, seconds.
+WATCH_SECONDS = 0.5
 #: A job without a submission whose process has been silent for so long was never submitted, seconds.
 ABANDONED_SECONDS = 60.0
 
@@ -318,7 +320,10 @@ class Offloader:
         link = await self.connect(course.record.cluster)
         if not course.record.phase.ended:
             try:
-                return await self._follow(course, link)
+                await self._until_submitted(course, link)
+                if not course.record.phase.ended:
+                    await self._follow(course, link)
+                return
             except OffloadError as error:  # nothing is saved: whoever submitted it may see more
                 return _give_up(course, error)
         after = "0"
@@ -327,6 +332,18 @@ class Offloader:
                 if message["type"] != "phase":
                     course.tell(message["type"], at=message["t"], **message["content"])
             after = entries[-1].id
+
+    async def _until_submitted(self, course: Course, link: Link) -> None:
+        """Wait until the process that drafted a job has handed it to Ray, or has been silent for too long."""
+        while not course.record.attempt and not course.record.phase.ended:
+            await asyncio.sleep(WATCH_SECONDS)
+            with suppress(StoreError):
+                fields = await blocking(link.store.read, course.record.id)
+                if not fields:
+                    raise JobNotFound(
+                        f"job {course.record.id} was deleted", "%ray jobs lists those that are kept"
+                    )
+                course.take(_record(fields))
 
     async def records(self, limit: int = 20) -> list[JobRecord]:
         """Read the newest jobs of this owner, newest first."""

@@ -41,7 +41,7 @@ def test_a_job_outlives_its_kernel_and_is_attached_with_every_line(ground: Groun
         assert kernel.value("again.logs()").split("\n") == LINES
         assert kernel.sit(f"%ray logs {job}").check().stdout.splitlines() == LINES
         assert kernel.sit(f"%ray result {job}").check().value == "{'lines': 200}"
-        assert kernel.value("dict(again.outputs)") == "{'i': 199, 'answer': {'lines': 200}}"
+        assert kernel.value("again.outputs['answer'], again.outputs['i']") == "({'lines': 200}, 199)"
         shown = kernel.sit("again").check().outputs
         assert "line 199" in str(shown), "the record has the end of the log"
 
@@ -71,6 +71,17 @@ def test_notebooks_scripts_and_the_terminal_see_the_same_jobs(ground: Ground) ->
     assert value == "42"
     assert job in _python("-m", "jupyter_rayoffload.cli", "jobs")
     assert _python("-m", "jupyter_rayoffload.cli", "logs", job) == "from one notebook\n"
+
+
+def test_a_job_that_waits_in_its_kernel_is_seen_from_another(ground: Ground) -> None:
+    with ground.kernel() as kernel, ground.kernel("another") as other:
+        kernel.sit("%%ray_job first\nimport time\ntime.sleep(5)\nvalue = 20").check()
+        kernel.sit("%%ray_job second\nvalue + 1").check()
+        job = kernel.value("second.id")
+        until(lambda: job in other.sit("%ray jobs").check().stdout, "the record of the second job")
+        other.sit(f"seen = %ray attach {job}").check()
+        assert other.value("seen.record.attempt, seen.done()") == "(0, False)"
+        assert other.sit("seen.result(180)").check().value == "21"
 
 
 def test_twenty_jobs_of_one_kernel_keep_apart(ground: Ground) -> None:

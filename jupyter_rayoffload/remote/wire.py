@@ -78,7 +78,7 @@ class Wire:
     """
 
     def __init__(self, address: StoreAddress, timeout: float = TIMEOUT) -> None:
-        options = parse_url(address.url)
+        options = parse_url(address.url)  # type: ignore[no-untyped-call,unused-ignore]
         try:
             self._socket = _connect(address.url, options, timeout)
         except OSError as error:

@@ -161,13 +161,24 @@ class Session:
         """Close connections and the loop; jobs and clusters go on."""
         if not self.alive:
             return
-        if self._offloader is not None:
-            with contextlib.suppress(Exception):
-                self.call(self._offloader.aclose(), timeout=3)
+        with contextlib.suppress(Exception):
+            self.call(self._end(), timeout=3)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(2)
         if not self._thread.is_alive():
             self._loop.close()
+
+    async def _end(self) -> None:
+        """End what follows jobs, so that no connection is cut off in the middle."""
+        if self._offloader is not None:
+            self._offloader.closing = True
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._offloader is not None:
+            await self._offloader.aclose()
+        await self._loop.shutdown_asyncgens()
 
 
 async def _made(make: Callable[..., _T], *args: Any) -> _T:

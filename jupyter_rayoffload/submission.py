@@ -33,6 +33,7 @@ from .models import (
 )
 from .packing import Packed, pack, provide, runtime_env, send
 from .phase import Event, advance
+from .remote.events import Numbers
 from .witness import Witness
 from .words import size_text
 
@@ -61,6 +62,7 @@ class Offloader:
         self.config = config
         self.backend = open_backend(config)
         self.courses: dict[str, Course] = {}
+        self.closing = False  # this process ends, which cancels no job
         self._links: dict[str, Link] = {}
         self._connecting = asyncio.Lock()
         self._packing = asyncio.Lock()
@@ -119,7 +121,7 @@ class Offloader:
             _give_up(course, error)
             await self.save(course)
         except asyncio.CancelledError:
-            if not course.record.attempt:
+            if not course.record.attempt and not self.closing:
                 course.tell("cancelled", reason="Cancelled by you")
                 await self.save(course)
             raise
@@ -326,9 +328,10 @@ class Offloader:
                 return
             except OffloadError as error:  # nothing is saved: whoever submitted it may see more
                 return _give_up(course, error)
-        after = "0"
+        after, numbers = "0", Numbers(whole=True)
         while entries := await blocking(link.store.read_events, course.record.id, after, 0):
-            for message in (m for entry in entries for m in entry.messages):
+            # A runner that lost its store for a while may have written an entry twice.
+            for message in (m for entry in entries if numbers.admit(entry) for m in entry.messages):
                 if message["type"] != "phase":
                     course.tell(message["type"], at=message["t"], **message["content"])
             after = entries[-1].id

@@ -358,8 +358,9 @@ def _vital(ray: int) -> list[psutil.Process]:
 
 async def _busy(client: RayClient) -> bool:
     try:
-        return any(job.live for job in await client.list())
-    except ClusterError:
+        # Briefly: a head that has died takes the question and never answers.
+        return any(job.live for job in await asyncio.wait_for(client.list(), 3))
+    except (ClusterError, asyncio.TimeoutError):
         return True  # a Ray that is too busy to answer is not idle
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -28,13 +27,12 @@ def ground() -> Iterator[Ground]:
 
 
 def test_two_kernels_that_start_the_cluster_at_once_get_one(ground: Ground) -> None:
-    with ground.kernel() as one, ground.kernel("another") as two, ThreadPoolExecutor(2) as threads:
+    with ground.kernel() as one, ground.kernel("another") as two:
         kernels = (one, two)
-        runs = list(
-            threads.map(lambda k: k.sit("%%ray_job born\nimport os; parent = os.getppid()", 400), kernels)
-        )
-        assert all(run.ok for run in runs)
-        list(threads.map(lambda k: k.sit("born.wait()", 400).check(), kernels))
+        cell = "%%ray_job born --wait\nimport os\nparent = os.getppid()"
+        runs = [kernel.start(cell, headless=False) for kernel in kernels]
+        for kernel, run in zip(kernels, runs, strict=True):
+            kernel.finish(run, timeout=2 * LIMIT).check()
         sessions = {kernel.value("born.record.session") for kernel in kernels}
         addresses = {kernel.value("born.record.dashboard") for kernel in kernels}
     assert len(sessions) == len(addresses) == 1

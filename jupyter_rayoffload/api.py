@@ -57,10 +57,14 @@ def submit(
     >>> job.result()                   # doctest: +SKIP
     6
     """
-    here, label = session(), options.pop("label", "")
+    here, label = session(), _label(options.pop("label", ""))
     chosen = from_keywords(options, here.config.job_options())
     if callable(work):
         draft = draft_call(here.origin(), work, args, dict(inputs or {}), chosen, label)
+    elif not isinstance(work, str):
+        raise UsageError(
+            f"submit: expected code or a function, not {type(work).__name__}", "submit(function, argument)"
+        )
     elif args:
         raise UsageError("code takes no arguments", "Give its names with inputs={'name': value}")
     else:
@@ -105,11 +109,23 @@ def submit_program(
         Its ``result()`` is what the program gave to ``write_output``.
     """
     here = session()
-    command = entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint)
-    options.update(workdir=working_dir, py_modules=tuple(py_modules), env=dict(env or {}))
-    return here.launch(
-        draft_program(here.origin(), command, input, from_keywords(options, here.config.job_options()), label)
-    )
+    given = {"workdir": working_dir, "py_modules": py_modules, "env": {} if env is None else env}
+    chosen = from_keywords({**given, **options}, here.config.job_options())
+    return here.launch(draft_program(here.origin(), _command(entrypoint), input, chosen, _label(label)))
+
+
+def _command(entrypoint: Any) -> str:
+    if isinstance(entrypoint, str):
+        return entrypoint
+    if isinstance(entrypoint, Sequence) and all(isinstance(word, str) for word in entrypoint):
+        return shlex.join(entrypoint)
+    raise UsageError(f"entrypoint={entrypoint!r}: expected a command", "submit_program('python train.py')")
+
+
+def _label(label: Any) -> str:
+    if not isinstance(label, str):
+        raise UsageError(f"label={label!r}: expected some text")
+    return label
 
 
 def offload(function: _F | None = None, **options: Any) -> Any:

@@ -228,11 +228,15 @@ def _check_settings() -> str:
 
 
 def _check_cluster() -> str:
+    from .models import ClusterPhase
     from .session import session
     from .words import cluster_sentence
 
     here = session()
-    return cluster_sentence(here.call(here.offloader.backend.get("default"), timeout=30))
+    info = here.call(here.offloader.backend.get("default"), timeout=30)
+    if info.phase in (ClusterPhase.FAILED, ClusterPhase.UNKNOWN):
+        raise OffloadError(cluster_sentence(info), info.detail or "jupyter rayoffload cluster up starts it")
+    return cluster_sentence(info)
 
 
 def _check_jobs() -> str:

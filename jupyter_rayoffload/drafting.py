@@ -9,6 +9,7 @@ import platform
 import re
 import time
 import types
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,8 @@ def draft_cell(
     analysis = analyze(source, shell)
     wanted = set(analysis.reads) if options.inputs is None else set(options.inputs)
     after = _chained(wanted, pending)
-    reads = closure(wanted - set(after), namespace)
+    # A function may read a name that no job has bound yet.
+    reads = closure(wanted - set(after), ChainMap(namespace, _Pending(pending)))
     for name in reads.names:  # what a function of the notebook reads may be pending too
         after.update(_chained({name}, pending))
     hidden = shell.user_ns_hidden  # IPython's own: In, Out, open, ...
@@ -260,6 +262,21 @@ def _draft(
     )
     absent = {v.__name__ for v in values.values() if isinstance(v, Absent)}
     return Draft(spec, frozen, tuple(sorted(modules - absent)), cwd=origin.folder, held=held)
+
+
+class _Pending(dict[str, Any]):
+    """Has the names that jobs will assign, and None behind each."""
+
+    def __init__(self, pending: Pending) -> None:
+        super().__init__()
+        self._pending = pending
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._pending(name) is not None
+
+    def __missing__(self, name: str) -> None:
+        if name not in self:
+            raise KeyError(name)
 
 
 def _chained(names: set[str], pending: Pending) -> dict[str, str]:

@@ -320,9 +320,7 @@ class Job:
         if self.end.get("files_package"):
             files = await offloader.bring_home(self.record, self.end["files_package"], Path(folder))
             self._course.tell("files", files=[f.to_json() for f in files])
-        await offloader.save(self._course)
-        if outputs and all(v.state is ValueState.LANDED for v in outputs):
-            await offloader.landed(self.record)
+        await offloader.settled(self.record)
 
     def _on_event(self, record: JobRecord, event: Event) -> None:
         if event.type == "stream":

@@ -64,6 +64,15 @@ class JobInfo:
         """Whether Ray says that it has not ended."""
         return self.status in LIVE
 
+    def verdict(self) -> dict[str, Any]:
+        """Give what :func:`.phase.advance` takes as the event ``ray``."""
+        return {
+            "status": self.status,
+            "message": self.message,
+            "exit_code": self.exit_code,
+            "error_type": self.error_type,
+        }
+
     @classmethod
     def from_ray(cls, data: Mapping[str, Any]) -> JobInfo:
         """Read Ray's ``JobDetails``."""

@@ -48,6 +48,14 @@ class Link:
         """The owner's signer."""
         return Signer(self.connection.key)
 
+    async def answers(self) -> bool:
+        """Whether the head that was found when this was opened still answers."""
+        try:
+            version = await self.ray.version()
+        except errors.ClusterError:
+            return False
+        return not self.info.session or version.get("session_name") == self.info.session
+
     async def aclose(self) -> None:
         """Close both ways; what runs goes on."""
         with suppress(Exception):

@@ -146,6 +146,7 @@ class OffloadMagics(Magics):
         show_status(self.session)
 
     def _ray_help(self, words: list[str]) -> None:
+        _no_more("%ray help", words)
         print(_HELP)
 
     def _ray_jobs(self, words: list[str]) -> None:

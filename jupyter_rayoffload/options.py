@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import keyword
 import re
 import shlex
@@ -69,7 +70,9 @@ def _count(text: str | int) -> int:
 
 
 def _names(text: str | Sequence[str]) -> tuple[str, ...]:
-    parts = text.split(",") if isinstance(text, str) else list(text)
+    parts = text.split(",") if isinstance(text, str) else text
+    if not isinstance(parts, (list, tuple, set, frozenset)) or not all(isinstance(p, str) for p in parts):
+        raise ValueError("names separated by commas, or a list of names")
     names = [part.strip() for part in parts if part.strip()]
     for name in names:
         if not name.isidentifier() or keyword.iskeyword(name):
@@ -94,6 +97,8 @@ def _resource(text: str) -> tuple[str, float]:
 
 
 def _folder(text: str | Path) -> str:
+    if not isinstance(text, (str, Path)):
+        raise ValueError("the path of a folder")
     path = Path(text).expanduser()
     if not path.is_dir():
         raise ValueError(f"a folder; {str(text)!r} is none")
@@ -107,9 +112,29 @@ def _label(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    if not text.strip():
+    if not isinstance(text, str) or not text.strip():
         raise ValueError("some text")
     return text.strip()
+
+
+def _texts(what: str) -> Callable[[Any], tuple[str, ...]]:
+    """Give a reader of one text or several."""
+
+    def read(value: Any) -> tuple[str, ...]:
+        texts = (value,) if isinstance(value, (str, Path)) else value
+        if not isinstance(texts, (list, tuple, set, frozenset)):
+            raise ValueError(what)
+        if not all(isinstance(text, (str, Path)) and str(text).strip() for text in texts):
+            raise ValueError(what)
+        return tuple(map(str, texts))
+
+    return read
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError(what)
+    return dict(value)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -254,6 +279,7 @@ def parse_line(line: str) -> MagicLine:
         words = shlex.split(line)
     except ValueError as problem:
         raise UsageError(f"%%ray_job: {problem}".lower(), "Close the quotation mark") from None
+    _known_flags(words)
     given = _PARSER.parse_args(words)
     resources = Resources(given.cpus, given.gpus, given.memory, dict(given.resource))
     options = JobOptions(
@@ -275,6 +301,19 @@ def parse_line(line: str) -> MagicLine:
     return MagicLine(given.label or "", options, given.wait, given.dry_run, given.quiet)
 
 
+def _known_flags(words: Sequence[str]) -> None:
+    """Refuse an unknown option before its value is taken for the job's name."""
+    flags = [f for a in _PARSER._actions for f in a.option_strings]
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and len(flag) > 2 and flag not in flags:
+            close = difflib.get_close_matches(flag, flags, n=1)
+            hint = f"Did you mean {close[0]}? " if close else ""
+            raise UsageError(
+                f"%%ray_job: unrecognized arguments: {flag}", f"{hint}%%ray_job? shows the options"
+            )
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "inputs": _names,
     "outputs": _names,
@@ -283,16 +322,18 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "cpus": _amount,
     "gpus": _amount,
     "memory": memory,
-    "pip": lambda v: (v,) if isinstance(v, str) else tuple(v),
-    "py_modules": lambda v: (v,) if isinstance(v, str) else tuple(v),
-    "env": lambda v: dict(_pair(f"{k}={x}") for k, x in dict(v).items()),
+    "pip": _texts("requirements, such as ['polars>=1']"),
+    "py_modules": _texts("local modules or folders, such as ['../src/tools']"),
+    "env": lambda v: dict(_pair(f"{k}={x}") for k, x in _mapping(v, "{'NAME': 'VALUE'}").items()),
     "workdir": lambda v: _folder(v) if v else "",
-    "exclude": lambda v: (v,) if isinstance(v, str) else tuple(v),
-    "fetch": lambda v: (v,) if isinstance(v, str) else tuple(v),
+    "exclude": _texts("patterns of files, such as ['*.csv']"),
+    "fetch": _texts("patterns of files, such as ['out/*.csv']"),
     "timeout": duration,
     "retries": _count,
     "lazy": bool,
-    "resources": lambda v: {k: _amount(x) for k, x in dict(v).items()},
+    "resources": lambda v: {
+        k: _amount(x) for k, x in _mapping(v, "a mapping such as {'special': 1}").items()
+    },
 }
 _OF_RESOURCES = ("cpus", "gpus", "memory")
 

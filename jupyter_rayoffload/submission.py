@@ -9,15 +9,16 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .clusters import open_backend
 from .course import Course, Draft, new_id
-from .errors import ClusterError, DependencyFailed, JobNotFound, NotEnoughResources, OffloadError, StoreError
+from .errors import DependencyFailed, JobNotFound, NotEnoughResources, OffloadError, StoreError
 from .homecoming import bring_home
+from .ledger import newest, read_record
 from .link import Link, blocking, open_link
 from .models import (
     ClusterInfo,
@@ -26,13 +27,11 @@ from .models import (
     FileInfo,
     JobOptions,
     JobRecord,
-    JobSpec,
     Phase,
     Resources,
     ValueState,
 )
 from .packing import Packed, pack, provide, runtime_env, send
-from .phase import Event, advance
 from .remote.events import Numbers
 from .witness import Witness
 from .words import size_text
@@ -44,10 +43,8 @@ __all__ = ["Offloader"]
 
 #: A job that waits in this process is written again this often, so that others see that it is alive, seconds.
 KEEPALIVE_SECONDS = 10.0
-#: Between two looks at a job that another process has yet to submit, seconds.
+#: Between two looks at a job that another process has yet to submit, or at what others want of ours, seconds.
 WATCH_SECONDS = 0.5
-#: A job without a submission whose process has been silent for so long was never submitted, seconds.
-ABANDONED_SECONDS = 60.0
 
 
 class Offloader:
@@ -81,7 +78,7 @@ class Offloader:
         name = cluster or "default"
         async with self._connecting:
             link = self._links.get(name)
-            if link and await _answers(link):
+            if link and await link.answers():
                 return link
             connection = await self.backend.ensure(ClusterSpec(name=name, profile=profile), on_change)
             opened = await open_link(connection, self.config)
@@ -276,16 +273,27 @@ class Offloader:
     @contextmanager
     def _kept_alive(self, course: Course) -> Iterator[None]:
         """Write the state of a job that waits here now and then, so that others see it is not abandoned."""
+        waiting = asyncio.current_task()
+        assert waiting is not None
 
         async def beat() -> None:
+            saved = time.monotonic()
             while True:
-                await asyncio.sleep(KEEPALIVE_SECONDS)
+                await asyncio.sleep(WATCH_SECONDS)
+                link = self._links.get(course.record.cluster or "default")
+                if link is None:
+                    continue
+                with suppress(StoreError):
+                    if await blocking(link.store.stop_requested, course.record.id):
+                        waiting.cancel()  # somebody cancels it from elsewhere
+                        return
+                if time.monotonic() - saved < KEEPALIVE_SECONDS:
+                    continue
+                saved = time.monotonic()
                 course.tell("alive")
                 await self.save(course)
-                link = self._links.get(course.record.cluster or "default")
-                if link is not None:  # its inputs must not expire while it waits
-                    with suppress(StoreError):
-                        await blocking(link.store.touch, course.record.id)
+                with suppress(StoreError):  # its inputs must not expire while it waits
+                    await blocking(link.store.touch, course.record.id)
 
         task = asyncio.ensure_future(beat())
         try:
@@ -312,7 +320,8 @@ class Offloader:
             fields = await blocking(link.store.read, job_id)
         if not fields:
             raise JobNotFound(f"there is no job {job_id!r}", "%ray jobs lists those that are kept")
-        course = Course(_record(fields))
+        # Its log is read from the first line, and counted as it comes.
+        course = Course(read_record(fields).replace(lines=0))
         course.end = fields.get("end") or {}
         self.courses[job_id] = course
         return course
@@ -346,24 +355,23 @@ class Offloader:
                     raise JobNotFound(
                         f"job {course.record.id} was deleted", "%ray jobs lists those that are kept"
                     )
-                course.take(_record(fields))
+                course.take(read_record(fields))
 
     async def records(self, limit: int = 20) -> list[JobRecord]:
         """Read the newest jobs of this owner, newest first."""
         link = await self.connect()
-        ids = await blocking(link.store.ids, limit)
-        fields = await blocking(link.store.read_many, ids)
-        return [_record(fields[job_id]) for job_id in ids if fields.get(job_id)]
+        return await newest(link, limit)
 
     async def cancel(self, course: Course) -> None:
         """Stop a job: gracefully first, finally after Ray's grace; idempotent."""
         record = course.record
-        if record.phase.ended or not record.attempt:
+        if record.phase.ended:
             return
         link = await self.connect(record.cluster)
         with suppress(StoreError):
             await blocking(link.store.request_stop, record.id, "you", "cancel")
-        await link.ray.stop(record.submission_id)
+        if record.attempt:  # if not, the process that is about to submit it looks for this request
+            await link.ray.stop(record.submission_id)
 
     async def delete(self, job_id: str) -> None:
         """Forget a job that has ended: record, events, payloads."""
@@ -381,11 +389,14 @@ class Offloader:
         link = await self.connect(record.cluster)
         return await blocking(link.store.fetch_payload, record.id, slot)
 
-    async def landed(self, record: JobRecord) -> None:
-        """Tell the store that the outputs are in a notebook: it need not keep them long."""
+    async def settled(self, record: JobRecord) -> None:
+        """Tell the store what has become of outputs and files; what has landed it need not keep long."""
         link = await self.connect(record.cluster)
+        outputs, files = [v.to_json() for v in record.outputs], [f.to_json() for f in record.files]
         with suppress(StoreError):
-            await blocking(link.store.landed, record.id)
+            await blocking(link.store.write, record.id, "settled", {"outputs": outputs, "files": files})
+            if record.outputs and all(v.state is ValueState.LANDED for v in record.outputs):
+                await blocking(link.store.landed, record.id)
 
     async def blob(self, record: JobRecord, digest: str, size: int) -> bytes:
         """Give bytes that a program wrote, checked against their digest."""
@@ -426,34 +437,6 @@ async def _put_input(value: Any, link: Link) -> dict[str, Any]:
     digest = link.signer.digest(data)
     await blocking(link.store.put_blob, digest, memoryview(data))
     return {"kind": "bytes" if isinstance(value, bytes) else "json", "digest": digest, "size": len(data)}
-
-
-async def _answers(link: Link) -> bool:
-    try:
-        version = await link.ray.version()
-    except ClusterError:
-        return False
-    return not link.info.session or version.get("session_name") == link.info.session
-
-
-def _record(fields: Mapping[str, Any]) -> JobRecord:
-    """Join what the store has of a job; the runner's last word counts more than a state nobody updated."""
-    spec = JobSpec.from_json(fields["spec"])
-    state = fields.get("state") or {}
-    record = JobRecord.from_json(
-        {"inputs": fields["spec"].get("inputs", ()), **state, "spec": fields["spec"]}
-    )
-    end = fields.get("end")
-    if end and not record.phase.ended and end.get("attempt", record.attempt) >= record.attempt:
-        return advance(record, Event("phase", end.get("t", time.time()), end))
-    abandoned = time.time() - (record.last_seen or spec.created) > ABANDONED_SECONDS
-    if not record.phase.ended and not record.attempt and abandoned:
-        never = {
-            "message": "Never submitted: its kernel ended first",
-            "hint": f"%ray rerun {spec.id} submits it",
-        }
-        return advance(record, Event("gone", time.time(), never))
-    return record
 
 
 def _check_resources(asked: Resources, info: ClusterInfo) -> None:

@@ -119,7 +119,7 @@ class Witness:
             if info is None:
                 if await self._head_died(time.time(), None):
                     return
-            elif info.status in ("SUCCEEDED", "FAILED", "STOPPED"):
+            elif not info.live:
                 return await self._last_word(info)
             elif info.status == "PENDING" and self._record.phase is Phase.PENDING and not self._record.reason:
                 self._course.tell("wait", reason=waits_for(self._record))
@@ -145,13 +145,7 @@ class Witness:
             return
         if end:
             return self._course.tell("phase", **end)
-        self._course.tell(
-            "ray",
-            status=info.status,
-            message=info.message,
-            exit_code=info.exit_code,
-            error_type=info.error_type,
-        )
+        self._course.tell("ray", **info.verdict())
 
     async def _caught_up(self) -> None:
         """Wait until the stream has been read: a reader may be behind a runner that printed a lot."""

@@ -30,7 +30,7 @@ LAYERS = [
     ["rayapi"],
     ["clusters"],
     ["link", "course", "homecoming"],
-    ["packing", "witness"],
+    ["packing", "witness", "ledger"],
     ["submission", "drafting"],
     ["job"],
     ["session"],

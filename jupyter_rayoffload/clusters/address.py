@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ClusterError, ClusterMismatch, ClusterRefused, UsageError
+from ..errors import ClusterError, ClusterMismatch, ClusterRefused, ClusterUnreachable, UsageError
 from ..models import ClusterInfo, ClusterPhase
 from . import owner
 from .connection import Connection, read_connection, read_secret
@@ -67,9 +67,16 @@ class AddressBackend:
         if on_change:
             reason = f"Connecting to {connection.info.address}"
             on_change(connection.info.replace(phase=ClusterPhase.STARTING, reason=reason))
+        limit = self.config.check_timeout
         async with RayClient(connection.info.address, connection.ray_token) as client:
-            info = await self._check_ray(client, connection.info)
-        await owner.check_store(connection)
+            try:
+                info = await asyncio.wait_for(self._check_ray(client, connection.info), limit)
+            except asyncio.TimeoutError:
+                raise ClusterUnreachable(
+                    f"the cluster at {connection.info.address} has not answered within {limit:g} s",
+                    "See whether its head is well; check_timeout gives it more time",
+                ) from None
+        await owner.check_store(connection, limit)
         self._connection = dataclasses.replace(connection, info=info)
         if on_change:
             on_change(info)

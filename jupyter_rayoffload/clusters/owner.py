@@ -73,8 +73,14 @@ def signer(key: bytes) -> Signer:
     return Signer(key)
 
 
-async def check_store(connection: Connection) -> None:
+async def check_store(connection: Connection, timeout: float = 10.0) -> None:
     """Ask the store for a sign of life.
+
+    Parameters
+    ----------
+    connection : Connection
+    timeout : float
+        Seconds that its answer may take.
 
     Raises
     ------
@@ -84,7 +90,7 @@ async def check_store(connection: Connection) -> None:
 
     def ping() -> None:
         address, key = connection.store, connection.key
-        store = Store(address, connection.owner, signer(key), patience=1.0)
+        store = Store(address, connection.owner, signer(key), patience=1.0, timeout=timeout)
         try:
             store.ping()
         finally:

@@ -1,0 +1,97 @@
+"""What store and Ray together know of jobs, whichever process follows them; one that nobody follows, too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from .errors import ClusterError, StoreError
+from .link import Link, blocking
+from .models import JobRecord, JobSpec
+from .phase import Event, advance
+
+if TYPE_CHECKING:
+    from .jobclient import JobInfo
+
+__all__ = ["ABANDONED_SECONDS", "newest", "read_record"]
+
+#: A job without a submission whose process has been silent for so long was never submitted, seconds.
+ABANDONED_SECONDS = 60.0
+#: A runner that has ended was the last to write of its job; after so long it is not about to, seconds.
+SILENCE_SECONDS = 15.0
+
+
+def read_record(fields: Mapping[str, Any]) -> JobRecord:
+    """Join what the store has of a job; the runner's last word counts more than a state nobody updated.
+
+    Parameters
+    ----------
+    fields : Mapping
+        Of :meth:`.remote.records.Records.read`.
+    """
+    spec = JobSpec.from_json(fields["spec"])
+    state = fields.get("state") or {}
+    record = JobRecord.from_json(
+        {"inputs": fields["spec"].get("inputs", ()), **state, "spec": fields["spec"]}
+    )
+    end = fields.get("end")
+    if end and not record.phase.ended and end.get("attempt", record.attempt) >= record.attempt:
+        record = advance(record, Event("phase", end.get("t", time.time()), end))
+    if settled := fields.get("settled"):  # in the words of the notebook that took outputs and files in
+        record = JobRecord.from_json({**record.to_json(), **settled})
+    abandoned = time.time() - (record.last_seen or spec.created) > ABANDONED_SECONDS
+    if not record.phase.ended and not record.attempt and abandoned:
+        never = {
+            "message": "Never submitted: its kernel ended first",
+            "hint": f"%ray rerun {spec.id} submits it",
+        }
+        record = advance(record, Event("gone", time.time(), never))
+    return record
+
+
+async def newest(link: Link, limit: int) -> list[JobRecord]:
+    """Give the records of the newest jobs, newest first.
+
+    Parameters
+    ----------
+    link : Link
+    limit : int
+
+    Raises
+    ------
+    StoreError
+    """
+    ids = await blocking(link.store.ids, limit)
+    fields = await blocking(link.store.read_many, ids)
+    records = [read_record(fields[job_id]) for job_id in ids if fields.get(job_id)]
+    if not any(map(_seems_live, records)) or not await link.answers():
+        return records
+    try:
+        known = {info.submission_id: info for info in await link.ray.list()}
+    except ClusterError:
+        return records
+    return [await _checked(record, known.get(record.submission_id), link) for record in records]
+
+
+def _seems_live(record: JobRecord) -> bool:
+    return bool(record.attempt) and not record.phase.ended
+
+
+async def _checked(record: JobRecord, info: JobInfo | None, link: Link) -> JobRecord:
+    """Give the record of a job as Ray knows it: if nobody follows it, nobody has said that it was lost."""
+    silent = time.time() - (record.last_seen or record.spec.created) > SILENCE_SECONDS
+    if not _seems_live(record) or not silent or (info is not None and info.live):
+        return record
+    fields = await blocking(link.store.read, record.id)
+    record = read_record(fields) if fields else record
+    if record.phase.ended:  # its runner has said so meanwhile
+        return record
+    event = Event("gone", time.time()) if info is None else Event("ray", time.time(), info.verdict())
+    record = advance(record, event)
+    state = record.to_json()
+    del state["spec"]
+    with suppress(StoreError):
+        await blocking(link.store.write_state, record.id, state, force=True)
+    return record

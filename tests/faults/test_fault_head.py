@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jupyter_rayoffload import attach
+from jupyter_rayoffload import attach, jobs
 from jupyter_rayoffload.errors import JobLost
 from jupyter_rayoffload.models import Phase
 
@@ -106,6 +106,8 @@ def test_a_job_that_nobody_watched_while_its_head_died_is_found_lost(ground: Gro
     head.send_signal(signal.SIGKILL)
     began = time.monotonic()
     grounds.gone([head.pid])
+    with grounds.other_process():
+        until(lambda: {r.id: r.phase for r in jobs()}[name] is Phase.LOST, "the list says so")
     with grounds.other_process():
         seen = attach(name)
         assert isinstance(seen.exception(timeout=LIMIT), JobLost)

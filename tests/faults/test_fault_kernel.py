@@ -24,7 +24,9 @@ SCRIPT = """
 import sys
 from jupyter_rayoffload import attach, jobs
 print([record.id for record in jobs()])
-print(attach(sys.argv[1]).outputs["value"])
+job = attach(sys.argv[1])
+print([(v.name, v.state.value) for v in job.record.outputs])
+print(job.outputs["value"])
 """
 
 
@@ -66,8 +68,11 @@ def test_notebooks_scripts_and_the_terminal_see_the_same_jobs(ground: Ground) ->
         kernel.sit("mine.wait()").check()
         assert job in other.sit("%ray jobs").check().stdout
         assert other.sit(f"%ray logs {job}").check().stdout == "from one notebook\n"
-    listed, value = _python("-c", SCRIPT, job).splitlines()
+        assert kernel.sit("value").check().value == "42"
+        kernel.sit("mine.settled.result(60)").check()
+    listed, landed, value = _python("-c", SCRIPT, job).splitlines()
     assert repr(job) in listed
+    assert landed == "[('value', 'landed')]"
     assert value == "42"
     assert job in _python("-m", "jupyter_rayoffload.cli", "jobs")
     assert _python("-m", "jupyter_rayoffload.cli", "logs", job) == "from one notebook\n"

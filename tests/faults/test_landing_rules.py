@@ -74,6 +74,32 @@ def test_a_chained_job_takes_the_value_from_the_store(kernel: Notebook) -> None:
     ) == str(("succeeded", True))
 
 
+def test_a_chained_job_is_found_through_a_function_that_reads_a_name_nobody_has_bound_yet(
+    kernel: Notebook,
+) -> None:
+    kernel.sit("def g_twice():\n    return g_first * 2").check()
+    _job(kernel, "g_one", "import time\ntime.sleep(3)\ng_first = 21")
+    _job(kernel, "g_two", "g_second = g_twice()")
+    assert kernel.value("g_two.record.spec.after['g_first'] == g_one.id") == "True"
+    assert kernel.sit("g_second").check().value == "42"
+
+
+def test_a_job_that_waits_for_another_can_be_cancelled_from_elsewhere(kernel: Notebook) -> None:
+    _job(kernel, "ce_one", "import time\ntime.sleep(1000)\nce_first = 1")
+    _job(kernel, "ce_two", "ce_second = ce_first")
+    job = kernel.value("ce_two.id")
+    until(lambda: "Waits for" in kernel.value("ce_two.record.reason"), "the second job waits")
+    assert attach(job).cancel()
+    _ended(kernel, "ce_two")
+    assert kernel.value("ce_two.phase.value, ce_two.record.attempt") == "('cancelled', 0)"
+    assert kernel.value("ce_one.cancel(), ce_one.wait(60), ce_one.phase.value") == str(
+        (True, True, "cancelled")
+    )
+    seen = attach(job)
+    assert seen.wait(LIMIT)
+    assert seen.phase is Phase.CANCELLED
+
+
 def test_a_chained_job_of_a_failed_one_fails_with_the_reason(kernel: Notebook) -> None:
     _job(kernel, "cf_one", "import time\ntime.sleep(2)\n1 / 0\ncf_first = 1")
     _job(kernel, "cf_two", "cf_second = cf_first")

@@ -41,6 +41,7 @@ class Job:
         self._ended: concurrent.futures.Future[Job] = concurrent.futures.Future()
         self._task: concurrent.futures.Future[None] | None = None
         self._values: dict[str, dict[str, Any]] = {}
+        self._absent: dict[str, dict[str, str]] = {}
         self.displays = Outputs()
         self.spool = Spool()
         self.quiet = False
@@ -190,14 +191,39 @@ class Job:
         return "\n".join(self.spool.lines(first, self.spool.total))
 
     def values(self, slot: str = "outputs") -> dict[str, Any]:
-        """Fetch, check and unpickle a payload of this job; once."""
+        """Fetch, check and unpickle a payload of this job; once.
+
+        What needs a library that is not here is left out: :meth:`absent` says why.
+        """
         if slot not in self._values:
             from .remote.codec import thaw
 
             header, graph, buffers = self._session.call(self._session.offloader.fetch(self.record, slot))
             names = [v["name"] for v in header["values"]]
-            self._values[slot] = thaw(graph, buffers, self._session.namespace, names)
+            absent: dict[str, str] = {}
+            self._values[slot] = thaw(graph, buffers, self._session.namespace, names, absent)
+            self._absent[slot] = absent
         return self._values[slot]
+
+    def absent(self, slot: str = "outputs") -> dict[str, str]:
+        """Give the names of a payload whose values cannot be rebuilt here, and why."""
+        self.values(slot)
+        return self._absent[slot]
+
+    def value(self, name: str, slot: str = "outputs") -> Any:
+        """Give one value of a payload.
+
+        Raises
+        ------
+        OutputUnavailable
+            It cannot be rebuilt here.
+        """
+        if name in (absent := self.absent(slot)):
+            raise OutputUnavailable(
+                f"{name!r} of job {self.id} cannot be rebuilt here: {absent[name]}",
+                "Install that library here, and ask again in a new kernel",
+            )
+        return self.values(slot)[name]
 
     def _result(self) -> Any:
         result = self.end.get("result") or {}
@@ -212,7 +238,7 @@ class Job:
                 return self.outputs[name]
             return self._session.namespace.get(name)
         if result.get("slot"):
-            return self.values("result")["result"]
+            return self.value("result", "result")
         if result.get("digest"):  # what a program wrote: bytes or JSON, never unpickled
             data = self._session.call(
                 self._session.offloader.blob(self.record, result["digest"], result["size"])
@@ -361,8 +387,8 @@ class _Outputs(Mapping[str, Any]):
             return imported_value(*imported)
         same = self._job.end.get("same", {}).get(name)
         if same:  # an input, unchanged: it did not travel back
-            return self._job.values("inputs")[same]
-        return self._job.values("outputs")[name]
+            return self._job.value(same, "inputs")
+        return self._job.value(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._manifest())

@@ -213,14 +213,15 @@ class Landing:
                 v.replace(state=ValueState.KEPT, reason="a reference; .get() brings it here") for v in landing
             ]
         try:
-            values = job.values("outputs")
+            values, absent = job.values("outputs"), job.absent("outputs")
         except OffloadError as error:
             return [v.replace(state=ValueState.NOT_LANDED, reason=str(error)) for v in landing]
         except Exception as error:
             reason = f"it cannot be rebuilt here: {type(error).__name__}: {error}"
             return [v.replace(state=ValueState.NOT_LANDED, reason=reason) for v in landing]
+        here = [v for v in landing if v.name not in absent]
         changed: dict[int, tuple[Any, Any]] = {}
-        for value in landing:
+        for value in here:
             if value.name in job.end.get("in_place", ()):
                 pair_up(claim.originals.get(value.name, _MISSING), values[value.name], changed)
             self.namespace[value.name] = values[value.name]
@@ -228,7 +229,12 @@ class Landing:
             old, new = changed.get(id(held), (_MISSING, None))
             if held is old:  # another name of what the cell changed in place
                 self.namespace[name] = new
-        return [v.replace(state=ValueState.LANDED) for v in landing]
+        return [
+            v.replace(state=ValueState.NOT_LANDED, reason=f"it cannot be rebuilt here: {absent[v.name]}")
+            if v.name in absent
+            else v.replace(state=ValueState.LANDED)
+            for v in landing
+        ]
 
     def _refusal(self, job: Job, claim: _Claim, name: str) -> str:
         """Say why `name` must not land; empty where it may."""

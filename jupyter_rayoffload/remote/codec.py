@@ -25,7 +25,7 @@ from .culprit import explain
 from .describe import describe
 from .fingerprint import fingerprint
 from .libraries import versions
-from .pickling import PRELUDE, Reader, Writer
+from .pickling import PRELUDE, Reader, Writer, what_is_absent
 from .signing import Signer
 from .wire import allocate
 
@@ -277,7 +277,11 @@ def _copied(view: memoryview) -> memoryview:
 
 
 def thaw(
-    graph: bytes, buffers: Sequence[Any], namespace: dict[str, Any], names: Sequence[str] | None = None
+    graph: bytes,
+    buffers: Sequence[Any],
+    namespace: dict[str, Any],
+    names: Sequence[str] | None = None,
+    refused: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Unpickle what :func:`freeze` wrote; the caller has checked the signatures of `graph` and `buffers`.
 
@@ -290,6 +294,8 @@ def thaw(
         The reader's own.
     names : sequence of str, optional
         Which values are wanted; all by default.
+    refused : dict, optional
+        Filled with names and reasons, of values that need a library that is not here; without it that raises.
 
     Returns
     -------
@@ -309,16 +315,28 @@ def thaw(
             f"these values are not in the stream: {', '.join(sorted(wanted - set(footer['names'])))}"
         )
     memory = _separate(buffers)
-    reader = Reader(io.BytesIO(graph), namespace, (memory[number] for number in footer["buffers"]))
-    reader.load()  # the prelude
-    found: dict[str, Any] = {}
-    for name in footer["names"]:
-        if not wanted - found.keys():
-            break
-        value = reader.load()
-        if name in wanted:
-            found[name] = value
-    return found
+
+    def read(lenient: bool) -> dict[str, Any]:
+        out_of_band = (memory[number] for number in footer["buffers"])
+        reader = Reader(io.BytesIO(graph), namespace, out_of_band, lenient)
+        reader.load()  # the prelude
+        found: dict[str, Any] = {}
+        for name in footer["names"]:
+            if not wanted - found.keys():
+                break
+            value = reader.load()
+            if name in wanted:
+                found[name] = value
+        return found
+
+    try:
+        return read(lenient=False)
+    except (ImportError, AttributeError):
+        if refused is None:
+            raise
+        found = read(lenient=True)
+    refused.update({n: why for n, value in found.items() if (why := what_is_absent(value, namespace))})
+    return {name: value for name, value in found.items() if name not in refused}
 
 
 def _footer(graph: bytes) -> dict[str, Any]:

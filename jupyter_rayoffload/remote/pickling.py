@@ -22,9 +22,9 @@ from typing import Any
 from cloudpickle import cloudpickle as cp
 
 from .byvalue import CACHED, ByValue
-from .rebuild import MAKERS, Rebuilder
+from .rebuild import MAKERS, Rebuilder, StandIn, stand_in
 
-__all__ = ["PRELUDE", "Reader", "Refused", "Writer", "ray_handle"]
+__all__ = ["PRELUDE", "Reader", "Refused", "Writer", "ray_handle", "what_is_absent"]
 
 #: Handles of a Ray job, by module and class; Ray itself is never imported here.
 _RAY_HANDLES = {
@@ -117,11 +117,14 @@ class Reader(pickle.Unpickler):
     ----------
     namespace : dict
         The reader's own.
+    lenient : bool
+        Let a :class:`.rebuild.StandIn` take the place of what cannot be imported.
     """
 
-    def __init__(self, file: Any, namespace: dict[str, Any], buffers: Any) -> None:
+    def __init__(self, file: Any, namespace: dict[str, Any], buffers: Any, lenient: bool = False) -> None:
         super().__init__(file, buffers=buffers)
-        self._rebuilder = Rebuilder(namespace)
+        self._lenient = lenient
+        self._rebuilder = Rebuilder(namespace, lenient)
 
     def load(self) -> Any:
         """Read the next value; what a failed reading had begun is forgotten."""
@@ -141,7 +144,45 @@ class Reader(pickle.Unpickler):
         """Import by name; for ``__main__`` look in the reader's namespace first."""
         if module == "__main__" and name in self._rebuilder.namespace:
             return self._rebuilder.namespace[name]
-        return super().find_class(module, name)
+        try:
+            return super().find_class(module, name)
+        except (ImportError, AttributeError) as error:
+            if not self._lenient:
+                raise
+            return stand_in(error)
+
+
+class _Search(Writer):
+    """Writes nothing, and raises :class:`_Found` where a value holds a stand-in."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = obj if isinstance(obj, type) else type(obj)
+        if issubclass(kind, StandIn):
+            raise _Found(kind.why)
+        return super().reducer_override(obj)
+
+
+class _Found(Exception):
+    pass
+
+
+class _Nowhere(io.RawIOBase):
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
+def what_is_absent(value: Any, namespace: dict[str, Any]) -> str:
+    """Say what `value`, which a lenient :class:`Reader` has read, lacks here; empty where it is whole."""
+    try:
+        _Search(_Nowhere(), namespace, lambda _: False).dump(value)
+    except _Found as found:
+        return str(found)
+    except Exception:
+        return ""  # it was written once, so this says nothing about what is here
+    return ""
 
 
 def ray_handle(kind: type) -> str:

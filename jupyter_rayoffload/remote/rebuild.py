@@ -21,7 +21,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["MAKERS", "Identities", "Rebuilder", "class_dict", "identities"]
+__all__ = ["MAKERS", "Identities", "Rebuilder", "StandIn", "class_dict", "identities", "stand_in"]
 
 #: Attributes that Python makes anew with every class, or that are given when it is made.
 _CLASS_PLUMBING = frozenset(
@@ -108,6 +108,36 @@ def _is_sunder(name: str) -> bool:
     return name.startswith("_") and name.endswith("_") and not name.startswith("__")
 
 
+class StandIn:
+    """Takes the place of what cannot be imported here, so that the values beside it can be read."""
+
+    why = ""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        """Take whatever the absent class or function would."""
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        """Take what a list would."""
+
+    def extend(self, items: Any) -> None:
+        """Take what a list would."""
+
+
+def stand_in(error: Exception) -> type[StandIn]:
+    """Make a stand-in for what could not be imported because of `error`."""
+    return type("StandIn", (StandIn,), {"why": f"{type(error).__name__}: {error}"})
+
+
 class Rebuilder:
     """The makers, for one reading of one stream.
 
@@ -115,10 +145,13 @@ class Rebuilder:
     ----------
     namespace : dict
         The reader's own: globals of the functions that were made in the writer's.
+    lenient : bool
+        Let a :class:`StandIn` take the place of what cannot be imported.
     """
 
-    def __init__(self, namespace: dict[str, Any]) -> None:
+    def __init__(self, namespace: dict[str, Any], lenient: bool = False) -> None:
         self.namespace = namespace
+        self._lenient = lenient
         self._fresh: set[str] = set()
 
     def _enter(self, identity: str, obj: Any) -> Any:
@@ -278,7 +311,12 @@ class Rebuilder:
 
     def make_module(self, name: str, submodules: tuple[str, ...]) -> Any:
         """Import a module, and those of its submodules that are used here."""
-        module = importlib.import_module(name)
+        try:
+            module: Any = importlib.import_module(name)
+        except ImportError as error:
+            if not self._lenient:
+                raise
+            module = stand_in(error)()
         for submodule in submodules:
             with contextlib.suppress(ImportError):
                 importlib.import_module(submodule)

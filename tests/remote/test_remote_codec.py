@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import io
 import os
 import pickle
@@ -530,3 +531,43 @@ def test_other_bytes_are_no_values(data):
 def test_a_name_that_is_not_there():
     with pytest.raises(KeyError, match="nothing"):
         thawed(frozen_here({"a": 1}), ["nothing"])
+
+
+# -- what is not installed here -------------------------------------------------------------------------------
+
+
+def test_a_missing_library_keeps_only_those_values_away_that_need_it(tmp_path, monkeypatch):
+    (tmp_path / "gone_library.py").write_text("class Thing:\n    pass\n\n\ndef make():\n    return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import gone_library
+
+    thing = gone_library.Thing()
+    thing.size = np.arange(BIG)
+    shared = [1, 2]
+    space = {"__name__": "__main__", "gone_library": gone_library, "Base": gone_library.Thing}
+    exec("def uses(): return gone_library.make()\nclass Own(Base): pass\nown = Own()", space)
+    values = {
+        "plain": {"shared": shared, "array": np.arange(BIG)},
+        "thing": thing,
+        "inside": [{"deep": (thing,)}],
+        "function": gone_library.make,
+        "module": gone_library,
+        "uses": space["uses"],
+        "own": space["own"],
+        "last": shared,
+    }
+    frozen = freeze(values, space, SIGNER, copy=True)
+    monkeypatch.undo()
+    del sys.modules["gone_library"], gone_library, thing, values, space
+    gc.collect()  # what is alive is known by its identity, and need not be imported
+
+    buffers = [bytearray(b.data) for b in frozen.buffers]
+    with pytest.raises(ModuleNotFoundError):
+        thaw(frozen.graph, buffers, {"__name__": "__main__"})
+    refused: dict[str, str] = {}
+    found = thaw(frozen.graph, buffers, {"__name__": "__main__"}, None, refused)
+    assert set(refused) == {"thing", "inside", "function", "module", "own"}
+    assert all("gone_library" in why for why in refused.values())
+    assert list(found) == ["plain", "uses", "last"]
+    assert found["plain"]["shared"] is found["last"]
+    assert found["plain"]["array"].sum() == np.arange(BIG).sum()

@@ -9,7 +9,6 @@ import platform
 import re
 import time
 import types
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from .imports import Absent
 from .models import JobOptions, JobSpec, Value, ValueState
 from .reference import Reference
 from .remote import codec
+from .syntax import current_count
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -99,7 +99,7 @@ def draft_cell(
     wanted = set(analysis.reads) if options.inputs is None else set(options.inputs)
     after = _chained(wanted, pending)
     # A function may read a name that no job has bound yet.
-    reads = closure(wanted - set(after), ChainMap(namespace, _Pending(pending)))
+    reads = closure(wanted - set(after), namespace, _Pending(pending))
     for name in reads.names:  # what a function of the notebook reads may be pending too
         after.update(_chained({name}, pending))
     hidden = shell.user_ns_hidden  # IPython's own: In, Out, open, ...
@@ -128,7 +128,7 @@ def draft_cell(
         expected=_in_order(expected, source),
         watched=tuple(sorted(maybe)) if options.outputs is None else (),
         cell_line=cell_line,
-        count=shell.execution_count,
+        count=current_count(shell),
     )
     draft.spec = draft.spec.replace(cells=_cells_of(values.values(), shell))
     return CellDraft(draft, owned, maybe | reads.writes | analysis.items)
@@ -264,19 +264,14 @@ def _draft(
     return Draft(spec, frozen, tuple(sorted(modules - absent)), cwd=origin.folder, held=held)
 
 
-class _Pending(dict[str, Any]):
-    """Has the names that jobs will assign, and None behind each."""
+class _Pending:
+    """Holds the names that jobs will assign."""
 
     def __init__(self, pending: Pending) -> None:
-        super().__init__()
         self._pending = pending
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._pending(name) is not None
-
-    def __missing__(self, name: str) -> None:
-        if name not in self:
-            raise KeyError(name)
 
 
 def _chained(names: set[str], pending: Pending) -> dict[str, str]:

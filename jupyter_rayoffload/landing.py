@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import logging
 import warnings
-from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Landing", "dependency_failed"]
 
+log = logging.getLogger(__name__)
 _MISSING = object()
 #: Objects that :func:`pair_up` looks at.
 _PAIRS = 10_000
@@ -62,6 +63,7 @@ class Landing:
         self.owners: dict[str, Job] = {}
         self._claims: dict[str, _Claim] = {}
         self._stale: dict[str, Job] = {}
+        self._landed: dict[str, Job] = {}  # of each name, the job that has assigned it last
         self._busy = 0
         self._transformer = _WaitInFront(self)
 
@@ -175,6 +177,7 @@ class Landing:
             self._stale.update(dict.fromkeys(still, job))
         for name in owned:
             del self.owners[name]
+        self._landed.update({v.name: job for v in states if v.state is not ValueState.NOT_LANDED})
         job.settle(states)
 
     def _bind(self, job: Job, claim: _Claim) -> list[Value]:
@@ -246,7 +249,12 @@ class Landing:
             same = now is claim.originals[name]
         else:
             same = claim.before.get(name, id(_MISSING)) == id(now)
-        return "" if same else "the name was rebound in the notebook while the job ran"
+        if same:
+            return ""
+        last = self._landed.get(name)
+        if last is not None and last.record.spec.created > job.record.spec.created:
+            return f"a newer job, {last.id}, has assigned it"
+        return "the name was rebound in the notebook while the job ran"
 
     # ------------------------------------------------------------------ waiting
 
@@ -256,8 +264,7 @@ class Landing:
             return ()
         analysis = analyze(tree, self.shell)
         # A function may read a name that no job has bound yet.
-        bound = ChainMap(self.namespace, dict.fromkeys(self.owners))
-        reads = set(analysis.reads) | set(closure(analysis.reads, bound).names)
+        reads = set(analysis.reads) | set(closure(analysis.reads, self.namespace, self.owners).names)
         names = {n for n in reads if self.pending(n) or n in self._stale}
         return tuple(sorted(names))
 
@@ -360,6 +367,9 @@ class _WaitInFront(ast.NodeTransformer):
         try:
             names = self._landing.names_to_await(node)
         except SyntaxError:
+            return node
+        except Exception:  # IPython would drop this transformer for good, and no later cell would wait
+            log.exception("what the cell reads could not be found out; it does not wait for any job")
             return node
         if not names or not node.body:
             return node

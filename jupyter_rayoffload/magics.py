@@ -80,9 +80,13 @@ class OffloadMagics(Magics):
             raise UsageError("%%ray_job: the cell is empty", "Write below the line what is to run")
         given = self._with_defaults(given)
         from .display import progress
+        from .syntax import shown_as_here
         from .waiting import Messages, wait_here
 
-        draft = self._draft(given, cell, line)
+        try:
+            draft = self._draft(given, cell, line)
+        except SyntaxError as error:
+            raise shown_as_here(self.shell, f"%%ray_job {line}", cell, error) from None
         if given.dry_run:
             from .packing import preflight
 

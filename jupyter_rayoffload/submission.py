@@ -147,6 +147,8 @@ class Offloader:
         packing = asyncio.ensure_future(self._pack(draft, course))
         try:
             link = await self._cluster(draft.spec.options, course)
+            if not draft.copy_from:  # from now on it can be found by its id
+                await blocking(link.store.create, draft.spec.id, {"spec": draft.spec.to_json()})
             packed = await packing
         finally:
             packing.cancel()
@@ -183,7 +185,7 @@ class Offloader:
         return packed
 
     async def _send(self, draft: Draft, packed: Packed | None, course: Course, link: Link) -> None:
-        """Put into the store what it lacks, then the record: it appears when it can be run."""
+        """Put into the store what it lacks, and the record as it is to be run."""
         loop = asyncio.get_running_loop()
         spec = course.record.spec
         names = ", ".join(f"`{v.name}`" for v in spec.inputs if v.state is not ValueState.WAITS)
@@ -194,10 +196,10 @@ class Offloader:
 
         async with course.step("inputs"):
             if packed is not None:
-                fields = {"spec": spec.to_json()}
                 if draft.program_input is not None:
-                    fields["input"] = await _put_input(draft.program_input, link)
-                await blocking(link.store.create, spec.id, fields)
+                    given = await _put_input(draft.program_input, link)
+                    await blocking(link.store.write, spec.id, "input", given)
+                await blocking(link.store.write, spec.id, "spec", spec.to_json())
                 await send(packed, link)
             if draft.frozen is not None:
                 sent = await blocking(link.store.put_payload, spec.id, "inputs", draft.frozen, on_progress)

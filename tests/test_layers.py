@@ -21,7 +21,7 @@ LAYERS = [
     ["models"],
     ["options", "words", "phase", "ansi", "imports"],
     ["sentences", "spool"],
-    ["outputs", "config", "ignore", "cell", "reference"],
+    ["outputs", "config", "ignore", "cell", "reference", "syntax"],
     ["archive", "record"],
     ["scan"],
     ["workspace", "bundle"],

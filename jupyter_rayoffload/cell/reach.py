@@ -13,7 +13,7 @@ import itertools
 import re
 import types
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from typing import Any
 #: structure hides has to be named with `-i`.
 MOST_OBJECTS = 1_000
 MOST_ELEMENTS = 200
+#: How often a container that changes while it is read is read again.
+TRIES = 5
+_PACKAGE = __name__.partition(".")[0]
 
 #: What IPython keeps in the notebook's namespace for itself. `_`, `__`, `___` and `_7` are values like
 #: others.
@@ -67,7 +70,7 @@ class Reads:
     writes: frozenset[str] = frozenset()
 
 
-def closure(names: Iterable[str], namespace: Mapping[str, Any]) -> Reads:
+def closure(names: Iterable[str], namespace: Mapping[str, Any], unbound: Container[str] = ()) -> Reads:
     """Follow `names` to all that their values need.
 
     Parameters
@@ -76,6 +79,8 @@ def closure(names: Iterable[str], namespace: Mapping[str, Any]) -> Reads:
         Those that a cell reads.
     namespace : Mapping
         The notebook's `user_ns`.
+    unbound : container of str
+        Names that will be bound: they count as found, and nothing is known of their values.
 
     Returns
     -------
@@ -95,6 +100,8 @@ def closure(names: Iterable[str], namespace: Mapping[str, Any]) -> Reads:
             fresh = sorted(search.needs(namespace[name]) - known)
             known.update(fresh)
             waiting.extend(fresh)
+        elif name in unbound:
+            found[name] = None
         elif name in asked and not hasattr(builtins, name):
             missing.add(name)
     return Reads(tuple(found), frozenset(missing), frozenset(search.modules), frozenset(search.writes))
@@ -164,7 +171,7 @@ class _Search:
         waiting, room = deque([value]), MOST_OBJECTS
         while waiting:
             value = waiting.popleft()
-            if type(value) in _LEAVES or id(value) in self._seen:
+            if type(value) in _LEAVES or id(value) in self._seen or _is_ours(value):
                 continue
             room -= not self._is_own(value)
             if room < 0:
@@ -207,16 +214,16 @@ class _Search:
         if self._is_own(cls):
             yield type(cls)
             yield from cls.__bases__
-            yield from vars(cls).values()
+            yield from list(vars(cls).values())
 
     def _in_object(self, value: Any) -> Iterator[object]:
         kind = type(value)
         yield kind
         for base in _CONTAINERS:
             if issubclass(kind, base):
-                yield from list(itertools.islice(base.__iter__(value), MOST_ELEMENTS))
+                yield from _some(functools.partial(base.__iter__, value))
         if issubclass(kind, dict):
-            yield from list(itertools.islice(dict.keys(value), MOST_ELEMENTS))
+            yield from _some(lambda: dict.keys(value))
             yield from _values(value)
         try:
             yield from _values(object.__getattribute__(value, "__dict__"))
@@ -235,7 +242,7 @@ class _Search:
             self._members[kind] = [
                 member
                 for cls in kind.__mro__
-                for member in vars(cls).values()
+                for member in list(vars(cls).values())
                 if isinstance(member, types.MemberDescriptorType)
             ]
         return self._members[kind]
@@ -246,7 +253,22 @@ class _Search:
 
 
 def _values(attributes: dict[Any, Any]) -> list[Any]:
-    return list(itertools.islice(dict.values(attributes), MOST_ELEMENTS))
+    return _some(lambda: dict.values(attributes))
+
+
+def _some(elements: Callable[[], Iterable[Any]]) -> list[Any]:
+    """Give the first elements of a container that another thread may be changing."""
+    for _ in range(TRIES):
+        try:
+            return list(itertools.islice(elements(), MOST_ELEMENTS))
+        except RuntimeError:  # changed during iteration
+            continue
+    return []
+
+
+def _is_ours(value: Any) -> bool:
+    """Whether `value` is a handle of a job or the like: nothing of the notebook is behind it."""
+    return _module(type(value)).partition(".")[0] == _PACKAGE
 
 
 def _module(cls: type) -> str:

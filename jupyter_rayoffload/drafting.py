@@ -20,7 +20,7 @@ from .imports import Absent
 from .models import JobOptions, JobSpec, Value, ValueState
 from .reference import Reference
 from .remote import codec
-from .syntax import current_count
+from .tracebacks import current_count
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -112,7 +112,7 @@ def draft_cell(
     if options.outputs is not None:
         owned = frozenset(options.outputs)
     owned = frozenset(n for n in owned if not _imported_already(n, analysis, namespace))
-    maybe = watched(analysis, namespace) & (set(values) | set(after))
+    maybe = watched(analysis, namespace, set(reads.names) - wanted) & (set(values) | set(after))
     expected = (
         frozenset(options.outputs) if options.outputs is not None else analysis.writes | (owned & set(names))
     )

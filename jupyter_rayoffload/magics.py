@@ -16,6 +16,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from . import options as option_table
 from .errors import JobNotFound, UsageError
 from .options import MagicLine, parse_line
+from .tracebacks import Tracebacks
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -44,6 +45,7 @@ class OffloadMagics(Magics):
         self.folder = os.getcwd()
         self.matcher: Any = None
         self._landing: Landing | None = None
+        self.tracebacks = Tracebacks(shell)
 
     @property
     def landing(self) -> Landing:
@@ -80,13 +82,13 @@ class OffloadMagics(Magics):
             raise UsageError("%%ray_job: the cell is empty", "Write below the line what is to run")
         given = self._with_defaults(given)
         from .display import progress
-        from .syntax import shown_as_here
+        from .tracebacks import as_here
         from .waiting import Messages, wait_here
 
         try:
             draft = self._draft(given, cell, line)
         except SyntaxError as error:
-            raise shown_as_here(self.shell, f"%%ray_job {line}", cell, error) from None
+            raise as_here(self.shell, f"%%ray_job {line}", cell, error) from None
         if given.dry_run:
             from .packing import preflight
 
@@ -302,6 +304,7 @@ def load(shell: InteractiveShell) -> None:
     """Register the magics and their completion."""
     magics = OffloadMagics(shell)
     shell.register_magics(magics)
+    magics.tracebacks.install()
     OffloadMagics.ray_job.__doc__ = f"{OffloadMagics.ray_job.__doc__}\n\n{option_table.usage()}"
     shell.rayoffload = magics  # type: ignore[attr-defined]
     formatter: Any = shell.display_formatter
@@ -319,6 +322,7 @@ def unload(shell: InteractiveShell) -> None:
         return
     if magics._landing is not None:
         magics._landing.uninstall()
+    magics.tracebacks.uninstall()
     for kind, name in (("cell", "ray_job"), ("line", "ray")):
         shell.magics_manager.magics[kind].pop(name, None)
     with contextlib.suppress(Exception):

@@ -21,7 +21,7 @@ LAYERS = [
     ["models"],
     ["options", "words", "phase", "ansi", "imports"],
     ["sentences", "spool"],
-    ["outputs", "config", "ignore", "cell", "reference", "syntax"],
+    ["outputs", "config", "ignore", "cell", "reference", "tracebacks"],
     ["archive", "record"],
     ["scan"],
     ["workspace", "bundle"],

@@ -10,7 +10,7 @@ import itertools
 import re
 import types
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ def pending_writes(analysis: Analysis, namespace: Mapping[str, Any]) -> frozense
     return analysis.writes | analysis.deletes | changed | _changed_by_methods(analysis, namespace)
 
 
-def watched(analysis: Analysis, namespace: Mapping[str, Any]) -> frozenset[str]:
+def watched(
+    analysis: Analysis, namespace: Mapping[str, Any], reached: Collection[str] = ()
+) -> frozenset[str]:
     """Give the inputs that the cell may change in place: they come back if their pickle differs afterwards.
 
     Parameters
@@ -122,11 +124,14 @@ def watched(analysis: Analysis, namespace: Mapping[str, Any]) -> frozenset[str]:
     analysis : Analysis
     namespace : Mapping
         The notebook's `user_ns`.
+    reached : collection of str
+        Names that only the functions which the cell calls read: these may change their values, too.
 
     Returns
     -------
     frozenset of str
     """
+    hidden = {n for n in reached if _is_data(namespace.get(n)) and _is_mutable(namespace.get(n))}
     found = {n for n in analysis.items if not isinstance(namespace.get(n), types.ModuleType)}
     found |= _changed_by_methods(analysis, namespace)
     found |= {n for n in analysis.passed if _is_mutable(namespace.get(n))}
@@ -134,7 +139,7 @@ def watched(analysis: Analysis, namespace: Mapping[str, Any]) -> frozenset[str]:
     found |= {
         n for n in analysis.parts if _is_mutable(namespace.get(n)) and _mutators(namespace.get(n)) is None
     }
-    return frozenset(found & analysis.reads & namespace.keys())
+    return frozenset((found & analysis.reads | hidden) & namespace.keys())
 
 
 def _changed_by_methods(analysis: Analysis, namespace: Mapping[str, Any]) -> set[str]:
@@ -164,6 +169,10 @@ def _changes(value: Any, method: str, depth: int = _DEEPEST) -> bool:
         return False
     mutators = _mutators(value)
     return mutators is None or bool(mutators.fullmatch(method)) or method in _methods_of_notebook(type(value))
+
+
+def _is_data(value: Any) -> bool:
+    return not isinstance(value, (types.FunctionType, types.ModuleType, type))
 
 
 def _is_mutable(value: Any, depth: int = _DEEPEST) -> bool:

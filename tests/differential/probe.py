@@ -39,6 +39,7 @@ CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__
     "_abc_impl",
     "__annotations_cache__",
     "__annotate_func__",
+    "__slotnames__",  # copyreg remembers here what it found when an instance was copied or pickled
 }
 
 

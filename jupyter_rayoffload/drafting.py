@@ -9,6 +9,7 @@ import platform
 import re
 import time
 import types
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -130,7 +131,10 @@ def draft_cell(
         cell_line=cell_line,
         count=current_count(shell),
     )
-    draft.spec = draft.spec.replace(cells=_cells_of(values.values(), shell))
+    draft.spec = draft.spec.replace(
+        cells=_cells_of(values.values(), shell),
+        aliased=_aliased(draft.spec.watched, namespace, hidden),
+    )
     return CellDraft(draft, owned, maybe | reads.writes | analysis.items)
 
 
@@ -312,6 +316,14 @@ def _imported_already(name: str, analysis: Analysis, namespace: Mapping[str, Any
         return False
     value = namespace[name]
     return isinstance(value, types.ModuleType) or getattr(value, "__name__", None) == name
+
+
+def _aliased(
+    names: Iterable[str], namespace: Mapping[str, Any], hidden: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Give those of `names` whose value the notebook has under another name, too; IPython's do not count."""
+    counts = Counter(id(v) for n, v in namespace.items() if n not in hidden and not n.startswith("_"))
+    return tuple(n for n in names if counts[id(namespace.get(n))] > 1)
 
 
 def _require(

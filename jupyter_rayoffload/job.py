@@ -19,6 +19,7 @@ from .options import from_keywords
 from .outputs import Outputs
 from .phase import Event
 from .spool import Spool
+from .tracebacks import remember
 
 if TYPE_CHECKING:
     from .session import Session
@@ -190,10 +191,11 @@ class Job:
         first = 0 if tail is None else max(0, self.spool.total - tail)
         return "\n".join(self.spool.lines(first, self.spool.total))
 
-    def values(self, slot: str = "outputs") -> dict[str, Any]:
+    def values(self, slot: str = "outputs", known: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Fetch, check and unpickle a payload of this job; once.
 
-        What needs a library that is not here is left out: :meth:`absent` says why.
+        What needs a library that is not here is left out: :meth:`absent` says why. Outputs that hold an
+        unchanged input hold that of `known`, or else a copy as it was sent.
         """
         if slot not in self._values:
             from .remote.codec import thaw
@@ -201,7 +203,15 @@ class Job:
             header, graph, buffers = self._session.call(self._session.offloader.fetch(self.record, slot))
             names = [v["name"] for v in header["values"]]
             absent: dict[str, str] = {}
-            self._values[slot] = thaw(graph, buffers, self._session.namespace, names, absent)
+            had = known or {}
+            self._values[slot] = thaw(
+                graph,
+                buffers,
+                self._session.namespace,
+                names,
+                absent,
+                lambda name: had[name] if name in had else self.value(name, "inputs"),
+            )
             self._absent[slot] = absent
         return self._values[slot]
 
@@ -267,9 +277,7 @@ class Job:
                 failure.evalue,
                 list(failure.traceback),
             )
-        lines = list(failure.traceback)
-        with contextlib.suppress(Exception):  # a class with slots shows an ordinary traceback
-            error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
+        remember(error, failure.traceback)
         return error
 
     # ------------------------------------------------------------------ what can be done

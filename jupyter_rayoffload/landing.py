@@ -21,6 +21,7 @@ from .errors import DependencyFailed, OffloadError
 from .imports import bind
 from .models import JobSpec, Phase, Value, ValueState
 from .reference import Reference
+from .tracebacks import remember, rendering
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -46,6 +47,10 @@ class _Claim:
     originals: Mapping[str, Any]
     before: Mapping[str, int]
     quiet: bool = False
+
+    def held(self) -> dict[str, Any]:
+        """Give the values that were there."""
+        return {name: value for name, value in self.originals.items() if value is not _MISSING}
 
 
 class Landing:
@@ -216,7 +221,7 @@ class Landing:
                 v.replace(state=ValueState.KEPT, reason="a reference; .get() brings it here") for v in landing
             ]
         try:
-            values, absent = job.values("outputs"), job.absent("outputs")
+            values, absent = job.values("outputs", claim.held()), job.absent("outputs")
         except OffloadError as error:
             return [v.replace(state=ValueState.NOT_LANDED, reason=str(error)) for v in landing]
         except Exception as error:
@@ -228,6 +233,9 @@ class Landing:
             if value.name in job.end.get("in_place", ()):
                 pair_up(claim.originals.get(value.name, _MISSING), values[value.name], changed)
             self.namespace[value.name] = values[value.name]
+        for name, key in job.end.get("replaced", {}).items():  # changed, and then bound to something else
+            if key in values:
+                pair_up(claim.originals.get(name, _MISSING), values[key], changed)
         for name, held in list(self.namespace.items()):
             old, new = changed.get(id(held), (_MISSING, None))
             if held is old:  # another name of what the cell changed in place
@@ -337,10 +345,8 @@ def dependency_failed(name: str, job: Job) -> DependencyFailed:
         "Mend that cell and run it again; this cell, run again, sees the old value",
     )
     error.__cause__ = cause
-    render = getattr(cause, "_render_traceback_", None)
-    if render is not None:
-        own = OffloadError._render_traceback_(error)
-        error._render_traceback_ = lambda: [*render(), "", *own]  # type: ignore[method-assign]
+    if lines := rendering(cause):
+        remember(error, [*lines, "", *error._render_traceback_()])
     return error
 
 

@@ -16,7 +16,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from . import options as option_table
 from .errors import JobNotFound, UsageError
 from .options import MagicLine, parse_line
-from .tracebacks import Tracebacks
+from .tracebacks import Tracebacks, as_here
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -45,7 +45,6 @@ class OffloadMagics(Magics):
         self.folder = os.getcwd()
         self.matcher: Any = None
         self._landing: Landing | None = None
-        self.tracebacks = Tracebacks(shell)
 
     @property
     def landing(self) -> Landing:
@@ -82,13 +81,9 @@ class OffloadMagics(Magics):
             raise UsageError("%%ray_job: the cell is empty", "Write below the line what is to run")
         given = self._with_defaults(given)
         from .display import progress
-        from .tracebacks import as_here
         from .waiting import Messages, wait_here
 
-        try:
-            draft = self._draft(given, cell, line)
-        except SyntaxError as error:
-            raise as_here(self.shell, f"%%ray_job {line}", cell, error) from None
+        draft = self._draft(given, cell, line)
         if given.dry_run:
             from .packing import preflight
 
@@ -110,15 +105,21 @@ class OffloadMagics(Magics):
     def _draft(self, given: MagicLine, cell: str, line: str) -> Any:
         from .drafting import draft_cell
 
-        return draft_cell(
-            self.session.origin(),
-            cell,
-            given.options,
-            given.label,
-            pending=self.landing.pending_spec,
-            shell=self.shell,
-            cell_line=f"%%ray_job {line}".rstrip(),
-        )
+        cell_line = f"%%ray_job {line}".rstrip()
+        try:
+            return draft_cell(
+                self.session.origin(),
+                cell,
+                given.options,
+                given.label,
+                pending=self.landing.pending_spec,
+                shell=self.shell,
+                cell_line=cell_line,
+            )
+        except SyntaxError as error:
+            unparsable = error
+        # Outside the handler: a local cell's error has no other one as its context.
+        raise as_here(self.shell, cell_line, cell) or unparsable
 
     def _free_name(self, label: str) -> None:
         from .job import Job
@@ -304,7 +305,7 @@ def load(shell: InteractiveShell) -> None:
     """Register the magics and their completion."""
     magics = OffloadMagics(shell)
     shell.register_magics(magics)
-    magics.tracebacks.install()
+    Tracebacks(shell).install()
     OffloadMagics.ray_job.__doc__ = f"{OffloadMagics.ray_job.__doc__}\n\n{option_table.usage()}"
     shell.rayoffload = magics  # type: ignore[attr-defined]
     formatter: Any = shell.display_formatter
@@ -322,7 +323,7 @@ def unload(shell: InteractiveShell) -> None:
         return
     if magics._landing is not None:
         magics._landing.uninstall()
-    magics.tracebacks.uninstall()
+    Tracebacks.uninstall(shell)
     for kind, name in (("cell", "ray_job"), ("line", "ray")):
         shell.magics_manager.magics[kind].pop(name, None)
     with contextlib.suppress(Exception):

@@ -302,6 +302,9 @@ class JobSpec(Model):
         Names that the cell will assign, as far as its text tells.
     watched : tuple of str
         Inputs that the cell may change: they come back if they differ afterwards.
+    aliased : tuple of str
+        Those of them that the notebook knows by another name, too: what the cell makes of the value counts,
+        even if it binds the name anew.
     after : Mapping of str to str
         Input name to the id of the job whose output it is (a chain).
     versions : Mapping of str to str
@@ -331,6 +334,7 @@ class JobSpec(Model):
     inputs: tuple[Value, ...] = ()
     expected: tuple[str, ...] = ()
     watched: tuple[str, ...] = ()
+    aliased: tuple[str, ...] = ()
     after: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     cells: Mapping[str, Any] = field(default_factory=dict)

@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["Tracebacks", "as_here", "current_count"]
+__all__ = ["Tracebacks", "as_here", "current_count", "remember", "rendering"]
+
+#: How many errors are remembered with their renderings; the newest ones, as an error is shown soon or never.
+MOST_ERRORS = 32
+# Beside the errors and not in them: an attribute would be seen by who looks, and travel with them.
+_renderings: deque[tuple[BaseException, list[str]]] = deque(maxlen=MOST_ERRORS)
+
+
+def remember(error: BaseException, lines: Sequence[str]) -> None:
+    """Let `error`, wherever it is raised in this notebook, be shown as `lines`."""
+    _renderings.append((error, list(lines)))
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        Tracebacks(shell).install()
+
+
+def rendering(error: BaseException | None) -> list[str] | None:
+    """Give how `error` is shown; None where IPython's own way is right."""
+    for known, lines in reversed(_renderings):
+        if known is error:
+            return lines
+    # IPython asks most exceptions itself, but not a SyntaxError or an exception group.
+    render = getattr(error, "_render_traceback_", None)
+    return None if render is None else render()
 
 
 class Tracebacks:
-    """Lets an exception that brings its rendering along show itself, whatever its kind.
-
-    IPython asks most exceptions for ``_render_traceback_``, but lists all frames of a SyntaxError and of an
-    exception group without asking.
+    """Shows errors that have a rendering by it.
 
     Parameters
     ----------
@@ -28,23 +50,27 @@ class Tracebacks:
         self._original: Any = None
 
     def install(self) -> None:
-        """Stand in front of the shell's own way to show an error."""
-        self._original = self._shell.showtraceback
-        self._shell.showtraceback = self._show
+        """Stand in front of the shell's own way to show an error; once."""
+        there = self._shell.showtraceback
+        if not isinstance(getattr(there, "__self__", None), Tracebacks):
+            self._original = there
+            self._shell.showtraceback = self._show
 
-    def uninstall(self) -> None:
+    @staticmethod
+    def uninstall(shell: InteractiveShell) -> None:
         """Go away again, unless somebody else has come in front meanwhile."""
-        if self._shell.__dict__.get("showtraceback") == self._show:
-            self._shell.showtraceback = self._original
+        ours = getattr(shell.showtraceback, "__self__", None)
+        if isinstance(ours, Tracebacks):
+            cast("Any", shell).showtraceback = ours._original
 
     def _show(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         error = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
-        render = getattr(error, "_render_traceback_", None)
-        if error is None or render is None:
+        lines = rendering(error)
+        if error is None or lines is None:
             self._original(exc_tuple, *args, **kwargs)
             return
         self._shell._get_exc_info(exc_tuple)  # also notes it as sys.last_value
-        self._shell._showtraceback(type(error), error, render())
+        self._shell._showtraceback(type(error), error, lines)
 
 
 def current_count(shell: InteractiveShell) -> int:
@@ -55,21 +81,19 @@ def current_count(shell: InteractiveShell) -> int:
     return max(1, len(shell.user_ns.get("In", ())) - 1)
 
 
-def as_here(shell: InteractiveShell, magic: str, cell: str, error: SyntaxError) -> SyntaxError:
-    """Give the error that a cell which cannot be parsed would raise here.
+def as_here(shell: InteractiveShell, magic: str, cell: str) -> SyntaxError | None:
+    """Give the error that a cell which cannot be parsed would raise here; None if it can be parsed.
 
     Parameters
     ----------
     shell : InteractiveShell
     magic, cell : str
         The magic line, which counts as the first, and what is below it.
-    error : SyntaxError
-        What parsing the cell has raised.
     """
-    found = _found_here(shell, f"#{magic}\n{cell}") or error
-    found.__cause__ = found.__context__ = None  # how we came to it is no matter
-    lines = shell.SyntaxTB.structured_traceback(type(found), found, cast("Any", []))
-    found._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
+    found = _found_here(shell, f"#{magic}\n{cell}")
+    if found is not None:
+        found.__cause__ = found.__context__ = None
+        remember(found, shell.SyntaxTB.structured_traceback(type(found), found, cast("Any", [])))
     return found
 
 

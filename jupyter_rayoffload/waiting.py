@@ -11,6 +11,7 @@ from .display import METADATA, publish_record
 from .errors import OutputUnavailable
 from .models import JobRecord, Phase
 from .phase import Event
+from .tracebacks import remember
 from .words import phase_word
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def wait_here(job: Job, landing: Landing, messages: Messages, quiet: bool = Fals
         job.wait(FAREWELL_SECONDS)
         # Not our frames: the cell was interrupted, and with it the job.
         line = f"KeyboardInterrupt: job {job.id} was cancelled; %ray rerun {job.id} starts it again"
-        interrupt._render_traceback_ = lambda: [line]  # type: ignore[attr-defined]
+        remember(interrupt, [line])
         raise
     finally:
         landing.land(job, even_failed=True)

@@ -178,9 +178,10 @@ class MemoryStore:
         namespace: dict[str, Any],
         names: Sequence[str] | None = None,
         on_progress: Any = None,
+        known: Any = None,
     ) -> dict[str, Any]:
         _, graph, buffers = self.fetch_payload(job_id, slot, on_progress)
-        return codec.thaw(graph, buffers, namespace, names)
+        return codec.thaw(graph, buffers, namespace, names, known=known)
 
     def copy_payload(self, source: str, target: str, slot: str) -> None:
         self.peek_payload(source, slot)

@@ -341,6 +341,8 @@ def test_public_names_are_in_the_guide() -> None:
             "session",
             "settle",
             "values",
+            "value",
+            "absent",
             "cancel_soon",
             "rerun_soon",
         }

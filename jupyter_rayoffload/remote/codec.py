@@ -3,10 +3,13 @@
 All values of a mapping are one pickle graph: one stream of protocol 5, one dump per name, one memo, so that
 what they share they still share on the other side. Large buffers stay out of the stream. A stream is::
 
-    prelude | dump of each name | footer: JSON {format, python, names, buffers} | its length (4 bytes)
+    prelude | known | dump of each name | footer | its length (4 bytes)
+
+The footer is JSON: ``{format, python, names, buffers, known}``.
 
 ``buffers`` of the footer gives, for each buffer in the order in which the stream asks for it, its number in
-:attr:`Frozen.buffers`: arrays over the same memory share one.
+:attr:`Frozen.buffers`: arrays over the same memory share one. ``known`` names what the values refer to
+because the reader has it already: an output that holds an unchanged input.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import io
 import json
 import pickle
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +28,7 @@ from .culprit import explain
 from .describe import describe
 from .fingerprint import fingerprint
 from .libraries import versions
-from .pickling import PRELUDE, Reader, Writer, what_is_absent
+from .pickling import PRELUDE, Reader, Writer, known_prelude, refers_to, what_is_absent
 from .signing import Signer
 from .wire import allocate
 
@@ -43,7 +46,7 @@ __all__ = [
 ]
 
 #: Version of what this module writes; a reader takes this one alone, because both ends travel together.
-FORMAT = 1
+FORMAT = 2
 #: Smaller buffers stay in the stream: each of the others costs a digest and a key in the store.
 IN_BAND_BYTES = 32 << 10
 #: Copied in pieces, so that other threads get their turn.
@@ -161,6 +164,7 @@ def freeze(
     skip: bool = False,
     changed: Collection[str] = (),
     mentioned: Collection[str] = (),
+    known: Mapping[str, Any] | None = None,
 ) -> Frozen:
     """Pickle `values` as one graph.
 
@@ -180,6 +184,8 @@ def freeze(
     mentioned : collection of str
         Names in the code that will use the values. A package among the values brings its loaded submodules
         that are spelled with these (``xml`` and ``etree.ElementTree``).
+    known : mapping of str to object, optional
+        What the reader has already: values that hold one of these refer to it.
 
     Returns
     -------
@@ -193,7 +199,7 @@ def freeze(
     refused: dict[str, str] = {}
     while True:
         wanted = {name: value for name, value in values.items() if name not in refused}
-        draft = _Draft(namespace, [wanted[n] for n in changed if n in wanted], mentioned)
+        draft = _Draft(namespace, [wanted[n] for n in changed if n in wanted], mentioned, known or {})
         try:
             sizes = [draft.dump(name, value) for name, value in wanted.items()]
         except Unpicklable as error:
@@ -217,15 +223,22 @@ def freeze(
 class _Draft:
     """One attempt at a stream; its buffers are not copied before it is known to succeed."""
 
-    def __init__(self, namespace: dict[str, Any], changed: list[Any], mentioned: Collection[str]) -> None:
+    def __init__(
+        self,
+        namespace: dict[str, Any],
+        changed: list[Any],
+        mentioned: Collection[str],
+        known: Mapping[str, Any],
+    ) -> None:
         self.views: list[memoryview] = []
         self._order: list[int] = []
         self._known: dict[tuple[int, int], int] = {}
         self._namespace = namespace
+        self._known_names = list(known)
         self._file = io.BytesIO()
-        self._file.write(PRELUDE)
+        self._file.write(PRELUDE + known_prelude(known))
         inside = [part for value in changed for part in functions_behind(value)]
-        self.writer = Writer(self._file, namespace, self._keep, inside, mentioned)
+        self.writer = Writer(self._file, namespace, self._keep, inside, mentioned, list(known.values()))
 
     def _keep(self, buffer: pickle.PickleBuffer) -> bool:
         """Take a buffer out of the stream; a true answer leaves it in."""
@@ -253,7 +266,10 @@ class _Draft:
         return self._file.tell() - begin + sum(view.nbytes for view in self.views[first:])
 
     def finish(self, names: list[str]) -> bytes:
-        footer = json.dumps({**header(), "names": names, "buffers": self._order}).encode()
+        stream = self._file.getvalue()
+        known = [name for number, name in enumerate(self._known_names) if refers_to(number, stream)]
+        fields = {**header(), "names": names, "buffers": self._order, "known": known}
+        footer = json.dumps(fields).encode()
         self._file.write(footer + len(footer).to_bytes(_LENGTH, "little"))
         return self._file.getvalue()
 
@@ -282,6 +298,7 @@ def thaw(
     namespace: dict[str, Any],
     names: Sequence[str] | None = None,
     refused: dict[str, str] | None = None,
+    known: Callable[[str], Any] | None = None,
 ) -> dict[str, Any]:
     """Unpickle what :func:`freeze` wrote; the caller has checked the signatures of `graph` and `buffers`.
 
@@ -296,6 +313,8 @@ def thaw(
         Which values are wanted; all by default.
     refused : dict, optional
         Filled with names and reasons, of values that need a library that is not here; without it that raises.
+    known : callable, optional
+        ``known(name)`` gives what the reader has already; called only for what the values may refer to.
 
     Returns
     -------
@@ -315,11 +334,15 @@ def thaw(
             f"these values are not in the stream: {', '.join(sorted(wanted - set(footer['names'])))}"
         )
     memory = _separate(buffers)
+    if footer["known"] and known is None:
+        raise WrongFormat(f"these values refer to others that are not at hand: {', '.join(footer['known'])}")
+    had = {name: known(name) for name in footer["known"]} if known else {}
 
     def read(lenient: bool) -> dict[str, Any]:
         out_of_band = (memory[number] for number in footer["buffers"])
-        reader = Reader(io.BytesIO(graph), namespace, out_of_band, lenient)
+        reader = Reader(io.BytesIO(graph), namespace, out_of_band, lenient, lambda name: had.get(name))
         reader.load()  # the prelude
+        reader.load()  # what is known
         found: dict[str, Any] = {}
         for name in footer["names"]:
             if not wanted - found.keys():

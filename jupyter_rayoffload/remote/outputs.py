@@ -31,6 +31,8 @@ class Before:
         Inputs that the cell may change in place: they count as changed if their pickle differs afterwards.
     tree : ast.Module, optional
         The cell; None if it has a syntax error.
+    aliased : collection of str
+        Inputs that the notebook knows by another name, too.
     """
 
     def __init__(
@@ -39,17 +41,21 @@ class Before:
         inputs: Collection[str] = (),
         maybe: Collection[str] = (),
         tree: ast.Module | None = None,
+        aliased: Collection[str] = (),
     ) -> None:
-        self._namespace = namespace
+        self._namespace, self._aliased = namespace, frozenset(aliased)
         self._values = {name: _hold(value) for name, value in namespace.items()}
         self._inputs = frozenset(inputs)
         self._certain = _surely_assigned(tree) if tree else frozenset[str]()
         self._touched = _touched(tree) if tree else frozenset[str]()
-        # What the cell surely assigns needs no fingerprint; one costs a pass over the whole value.
+        # What the cell surely assigns needs no fingerprint; one costs a pass over the whole value. What it
+        # stores elsewhere does: an output that holds it shall hold the notebook's own, if that is unchanged.
+        wanted = {n for n in maybe if n not in self._certain} | self._aliased
+        wanted |= _stored(tree) if tree else set()
         self._prints = {
             name: self._print(namespace[name])
-            for name in maybe
-            if name in namespace and name in self._inputs and name not in self._certain
+            for name in sorted(wanted)
+            if name in namespace and name in self._inputs
         }
 
     def changed(self) -> list[str]:
@@ -72,6 +78,25 @@ class Before:
                     return other if self._prints[other] == self._print(value) else None
                 return None if other in self._touched else other
         return None
+
+    def unchanged(self) -> dict[str, Any]:
+        """Give the inputs that another value may hold and that are surely as they were sent."""
+        found: dict[str, Any] = {}
+        for name, print_ in self._prints.items():
+            value = self._values[name]()
+            if print_ is not None and _has_identity(value) and self._print(value) == print_:
+                found[name] = value
+        return found
+
+    def replaced(self) -> dict[str, Any]:
+        """Give the inputs that the cell changed in place before it bound their names anew."""
+        found: dict[str, Any] = {}
+        for name in sorted(self._aliased & self._prints.keys()):
+            value = self._values[name]()
+            if value is not None and self._namespace.get(name) is not value:
+                if self._print(value) != self._prints[name]:
+                    found[name] = value
+        return found
 
     def deleted(self) -> list[str]:
         """Give the inputs that the cell deleted."""
@@ -120,6 +145,34 @@ def _surely_assigned(tree: ast.Module) -> frozenset[str]:
             elif isinstance(target, ast.Name):
                 names.add(target.id)
     return frozenset(names)
+
+
+def _stored(tree: ast.AST) -> set[str]:
+    """Give the names whose values the cell puts under another name or into another value."""
+    names = set()
+    for node in ast.walk(tree):
+        kept: list[ast.expr | None] = []
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.Return, ast.Yield, ast.Starred)):
+            kept = [node.value]
+        elif isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+            kept = list(node.elts)
+        elif isinstance(node, ast.Dict):
+            kept = [*node.keys, *node.values]
+        elif isinstance(node, ast.IfExp):
+            kept = [node.body, node.orelse]
+        elif isinstance(node, ast.BoolOp):
+            kept = list(node.values)
+        names |= {n.id for n in kept if isinstance(n, ast.Name)}
+    return names
+
+
+def _has_identity(value: Any) -> bool:
+    """Whether anyone could tell `value` from an equal one, and it is no function, class or module.
+
+    These have ways of their own to be the same on both sides.
+    """
+    plain = (type(None), bool, int, float, complex, str, bytes, range)
+    return not isinstance(value, (*plain, type, types.FunctionType, types.ModuleType))
 
 
 def _touched(tree: ast.AST) -> frozenset[str]:

@@ -7,7 +7,7 @@ A large graph is a blob itself. The key is written last, so where it is, the val
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .blobs import BlobRef, Blobs, Progress
@@ -120,6 +120,7 @@ class Payloads:
         namespace: dict[str, Any],
         names: Sequence[str] | None = None,
         on_progress: Progress | None = None,
+        known: Callable[[str], Any] | None = None,
     ) -> dict[str, Any]:
         """Fetch values.
 
@@ -131,6 +132,8 @@ class Payloads:
         names : sequence of str, optional
             Only these; all.
         on_progress : Progress, optional
+        known : callable, optional
+            As in :func:`.codec.thaw`.
 
         Raises
         ------
@@ -140,7 +143,7 @@ class Payloads:
         from .codec import thaw
 
         payload = self.fetch(job_id, slot, on_progress)
-        return thaw(payload.graph, payload.buffers, namespace, names)
+        return thaw(payload.graph, payload.buffers, namespace, names, known=known)
 
     def fetch(self, job_id: str, slot: str, on_progress: Progress | None = None) -> Payload:
         """Fetch a payload without unpickling it; graph and buffers are checked, and in memory of their own.

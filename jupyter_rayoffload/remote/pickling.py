@@ -24,7 +24,16 @@ from cloudpickle import cloudpickle as cp
 from .byvalue import CACHED, ByValue
 from .rebuild import MAKERS, Rebuilder, StandIn, stand_in
 
-__all__ = ["PRELUDE", "Reader", "Refused", "Writer", "ray_handle", "what_is_absent"]
+__all__ = [
+    "PRELUDE",
+    "Reader",
+    "Refused",
+    "Writer",
+    "known_prelude",
+    "ray_handle",
+    "refers_to",
+    "what_is_absent",
+]
 
 #: Handles of a Ray job, by module and class; Ray itself is never imported here.
 _RAY_HANDLES = {
@@ -50,6 +59,26 @@ def _prelude() -> bytes:
 
 
 PRELUDE = _prelude()
+#: Marks the name of something that the reader has already, among those of the makers.
+_KNOWN = "="
+
+
+def known_prelude(names: Collection[str]) -> bytes:
+    """Give what follows :data:`PRELUDE`: it puts what the reader has already into the unpickler's memo."""
+    parts = [pickle.PROTO, b"\x05"]
+    for name in names:
+        text = (_KNOWN + name).encode()
+        parts += [pickle.BINUNICODE, len(text).to_bytes(4, "little"), text]
+        parts += [pickle.BINPERSID, pickle.MEMOIZE, pickle.POP]
+    return b"".join([*parts, pickle.NONE, pickle.STOP])
+
+
+def refers_to(number: int, stream: bytes) -> bool:
+    """Whether a stream may refer to the known object `number`; it surely does not if this says no."""
+    number += len(MAKERS)
+    if number < 256:
+        return pickle.BINGET + bytes([number]) in stream
+    return pickle.LONG_BINGET + number.to_bytes(4, "little") in stream
 
 
 class Refused(pickle.PicklingError):
@@ -57,7 +86,15 @@ class Refused(pickle.PicklingError):
 
 
 class Writer(ByValue):
-    """The pickler of values; one for each stream. Parameters as in :class:`.byvalue.ByValue`."""
+    """The pickler of values; one for each stream.
+
+    Parameters are those of :class:`.byvalue.ByValue`, and one more.
+
+    Parameters
+    ----------
+    known : collection of objects
+        What the reader has already, in the order of the names given to :func:`known_prelude`.
+    """
 
     def __init__(
         self,
@@ -66,10 +103,11 @@ class Writer(ByValue):
         buffer_callback: Callable[[pickle.PickleBuffer], Any],
         changed: Collection[Any] = (),
         mentioned: Collection[str] = (),
+        known: Collection[Any] = (),
     ) -> None:
         super().__init__(file, namespace, buffer_callback, changed, mentioned)
-        known = [namespace if name == "namespace" else getattr(Rebuilder, name) for name in MAKERS]
-        self.memo = {id(obj): (number, obj) for number, obj in enumerate(known)}
+        makers = [namespace if name == "namespace" else getattr(Rebuilder, name) for name in MAKERS]
+        self.memo = {id(obj): (number, obj) for number, obj in enumerate([*makers, *known])}
         #: The reducer of each type that was met; None is pickle's own way.
         self.reducers: dict[type, Callable[[Any], Any] | None] = {}
 
@@ -119,11 +157,20 @@ class Reader(pickle.Unpickler):
         The reader's own.
     lenient : bool
         Let a :class:`.rebuild.StandIn` take the place of what cannot be imported.
+    known : callable, optional
+        Gives what the reader has already by its name.
     """
 
-    def __init__(self, file: Any, namespace: dict[str, Any], buffers: Any, lenient: bool = False) -> None:
+    def __init__(
+        self,
+        file: Any,
+        namespace: dict[str, Any],
+        buffers: Any,
+        lenient: bool = False,
+        known: Callable[[str], Any] | None = None,
+    ) -> None:
         super().__init__(file, buffers=buffers)
-        self._lenient = lenient
+        self._lenient, self._known = lenient, known
         self._rebuilder = Rebuilder(namespace, lenient)
 
     def load(self) -> Any:
@@ -135,7 +182,9 @@ class Reader(pickle.Unpickler):
             raise
 
     def persistent_load(self, name: Any) -> Any:
-        """Give a maker, or the namespace."""
+        """Give a maker, the namespace, or what the reader has already."""
+        if self._known is not None and name.startswith(_KNOWN):
+            return self._known(name.removeprefix(_KNOWN))
         if name not in MAKERS:
             raise pickle.UnpicklingError(f"this stream wants {name!r}, which this version does not have")
         return getattr(self._rebuilder, name)

@@ -36,6 +36,8 @@ __all__ = ["STORE_PATIENCE", "CellProcess"]
 STORE_PATIENCE = 600.0
 #: The names of a call's own parts among its inputs.
 CALL = ("function", "args", "kwargs")
+#: After the name of an input, where its value comes back although the name is bound to another one now.
+REPLACED = "="
 #: How far a chain of unchanged inputs is followed from job to job.
 CHAIN = 100
 #: Ray's log monitor looks every 0.1 s (ray/_private/log_monitor.py); after such a silence nothing comes.
@@ -162,7 +164,9 @@ class CellProcess:
                 stored = {v["name"] for v in self._store.peek_payload(job, slot)["values"]}
                 here = {n: t for n, t in wanted.items() if t in stored}
                 if here:
-                    values = self._store.get_payload(job, slot, namespace, list(here.values()))
+                    values = self._store.get_payload(
+                        job, slot, namespace, list(here.values()), known=lambda name: self._sent(job, name)
+                    )
                     found.update({n: values[t] for n, t in here.items()})
                     wanted = {n: t for n, t in wanted.items() if n not in here}
         if not wanted:
@@ -181,6 +185,10 @@ class CellProcess:
                 raise Missing(f"`{there}` of job {job} is not, or no longer, in the store")
         return found
 
+    def _sent(self, job: str, name: str) -> Any:
+        """Give an input of another job, as it was sent."""
+        return self._store.get_payload(job, "inputs", self._shell.user_ns, [name])[name]
+
     # ------------------------------------------------------------------ the three kinds
 
     def _run_cell(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +198,7 @@ class CellProcess:
         tree = self._tree()
         chosen = (spec.get("options") or {}).get("outputs")
         maybe = set(spec.get("watched") or ()) | set(spec.get("expected") or ()) if chosen is None else set()
-        before = Before(shell.user_ns, names, maybe, tree)
+        before = Before(shell.user_ns, names, maybe, tree, spec.get("aliased") or ())
         outcome = self._limited(
             lambda: shell.run_source(
                 spec["source"], self._interrupt, spec.get("cell_line") or "", spec.get("count")
@@ -284,7 +292,11 @@ class CellProcess:
         imports = imports_of(tree, values)
         same = {n: m for n in values if n not in imports and (m := before.same_as(n)) is not None}
         pickled = {name: value for name, value in values.items() if name not in imports and name not in same}
-        frozen = self._freeze(pickled, skip=True, changed=list(pickled))
+        hidden = {f"{n}{REPLACED}": v for n, v in before.replaced().items()} if chosen is None else {}
+        pickled |= hidden
+        sent = {v["name"] for v in self._spec.get("inputs") or ()} - set(self._spec.get("after") or {})
+        known = {n: v for n, v in before.unchanged().items() if n in sent}
+        frozen = self._freeze(pickled, skip=True, changed=list(pickled), known=known)
         if frozen.values:
             self._store.put_payload(self._spec["id"], "outputs", frozen)
         listed = {v["name"]: v for v in frozen.values}
@@ -299,6 +311,9 @@ class CellProcess:
             end["in_place"] = in_place
         if same:
             end["same"] = same
+        arrived = {v["name"] for v in frozen.values}
+        if replaced := {n.removesuffix(REPLACED): n for n in hidden if n in arrived}:
+            end["replaced"] = replaced
         if imports:
             end["imports"] = imports
         if before.deleted():
@@ -317,8 +332,8 @@ class CellProcess:
         self._store.put_payload(self._spec["id"], "result", frozen)
         return {"slot": "result", "type": frozen.values[0]["type"], "size": frozen.values[0]["size"]}
 
-    def _freeze(self, values: dict[str, Any], skip: bool = False, changed: list[str] | None = None) -> Frozen:
-        return freeze(values, self._shell.user_ns, self._signer, copy=False, skip=skip, changed=changed or ())
+    def _freeze(self, values: dict[str, Any], **options: Any) -> Frozen:
+        return freeze(values, self._shell.user_ns, self._signer, copy=False, **options)
 
     def _files(self, folder: Folder) -> dict[str, Any]:
         fetch = (self._spec.get("options") or {}).get("fetch") or ()

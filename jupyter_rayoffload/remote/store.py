@@ -254,9 +254,10 @@ class Store(Records):
         namespace: dict[str, Any],
         names: Sequence[str] | None = None,
         on_progress: Progress | None = None,
+        known: Callable[[str], Any] | None = None,
     ) -> dict[str, Any]:
         """Fetch values; see :meth:`.payloads.Payloads.get`."""
-        return self._payloads.get(checked_id(job_id), slot, namespace, names, on_progress)
+        return self._payloads.get(checked_id(job_id), slot, namespace, names, on_progress, known)
 
     def peek_payload(self, job_id: str, slot: str) -> dict[str, Any]:
         """Give the header of a payload: ``{format, python, cloudpickle, libraries, values, buffers}``."""

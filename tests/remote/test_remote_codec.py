@@ -571,3 +571,35 @@ def test_a_missing_library_keeps_only_those_values_away_that_need_it(tmp_path, m
     assert list(found) == ["plain", "uses", "last"]
     assert found["plain"]["shared"] is found["last"]
     assert found["plain"]["array"].sum() == np.arange(BIG).sum()
+
+
+# -- what the reader has already ------------------------------------------------------------------------------
+
+
+def test_values_that_hold_what_the_reader_has_hold_its_own():
+    data, other, array = [1, 2], {"a": 1}, np.arange(BIG)
+    known = {"data": data, "other": other, "array": array}
+    values = {"box": {"in": data, "twice": [array, array]}, "data_again": data, "new": [1, 2]}
+    frozen = freeze(values, NAMESPACE, SIGNER, copy=True, known=known)
+    assert not frozen.buffers  # the array stays where it is
+    asked = []
+    mine = {"data": [1, 2], "array": np.arange(BIG)}
+
+    def give(name):
+        asked.append(name)
+        return mine[name]
+
+    back = thaw(frozen.graph, [], NAMESPACE, known=give)
+    assert back["box"]["in"] is mine["data"] is back["data_again"]
+    assert back["box"]["twice"][0] is back["box"]["twice"][1] is mine["array"]
+    assert back["new"] == [1, 2] and back["new"] is not mine["data"]
+    assert sorted(asked) == ["array", "data"]  # nobody needs the other one
+    with pytest.raises(WrongFormat, match="refer to others that are not at hand: data, array"):
+        thaw(frozen.graph, [], NAMESPACE)
+
+
+def test_many_known_objects_are_told_apart():
+    known = {f"name{i}": [i] for i in range(400)}
+    frozen = freeze({"all": list(known.values())[::-1]}, NAMESPACE, SIGNER, copy=True, known=known)
+    back = thaw(frozen.graph, [], NAMESPACE, known=lambda name: known[name])
+    assert all(a is b for a, b in zip(back["all"], list(known.values())[::-1], strict=True))

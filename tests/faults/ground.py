@@ -17,12 +17,13 @@ import pytest
 import redis
 
 import jupyter_rayoffload.session
-from jupyter_rayoffload import submit
+from jupyter_rayoffload import attach, submit
 from jupyter_rayoffload.clusters import Connection
 from jupyter_rayoffload.clusters.connection import read_connection
 from jupyter_rayoffload.clusters.local import LocalBackend
 from jupyter_rayoffload.clusters.places import alive
 from jupyter_rayoffload.config import RayOffload
+from jupyter_rayoffload.errors import JobNotFound
 from jupyter_rayoffload.job import Job
 from jupyter_rayoffload.models import ClusterSpec, Phase
 from jupyter_rayoffload.session import Session
@@ -141,6 +142,18 @@ def other_process() -> Iterator[Session]:
             yield session
         finally:
             session.close()
+
+
+def found(job_id: str) -> Job:
+    """Attach to a job of another process as soon as that has a cluster for it, and so a record."""
+
+    def look() -> Job | None:
+        try:
+            return attach(job_id)
+        except JobNotFound:
+            return None
+
+    return until(look, f"the record of {job_id}")  # type: ignore[return-value]
 
 
 def send(source: str, **options: Any) -> Job:

@@ -13,7 +13,7 @@ from jupyter_rayoffload.errors import JobLost
 from jupyter_rayoffload.models import Phase
 
 from . import ground as grounds
-from .ground import LIMIT, Ground, printed, until
+from .ground import LIMIT, Ground, found, printed, until
 
 #: Within this time a job must be known to be lost, seconds: it gives a sign of life every five.
 SECONDS = 60.0
@@ -51,7 +51,7 @@ def test_a_job_is_lost_with_its_head_and_runs_again_from_its_frozen_inputs(groun
             print("so far", sum(numbers))
             time.sleep(1000)
         """).check()
-        job = attach(kernel.value("doomed.id"))
+        job = found(kernel.value("doomed.id"))
         assert printed(job, "so far ") == "45"
         session = job.record.session
         kernel.sit("numbers[:] = [1]").check()  # what the notebook does afterwards is no matter
@@ -74,7 +74,7 @@ def test_a_job_is_lost_with_its_head_and_runs_again_from_its_frozen_inputs(groun
 
         again = kernel.sit(f"again = %ray rerun {job.id}").check()
         assert not again.contents("error")
-        twin = attach(kernel.value("again.id"))
+        twin = found(kernel.value("again.id"))
         assert printed(twin, "so far ") == "45"
         assert twin.record.session != session
         assert twin.running()

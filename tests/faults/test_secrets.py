@@ -10,9 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from jupyter_rayoffload import attach
-
-from .ground import Ground, printed
+from .ground import Ground, found, printed
 
 CELL = """
 %%ray_job watched --env GREETING=hello
@@ -34,7 +32,7 @@ time.sleep(1000)
 def test_no_secret_shows_anywhere_while_a_job_runs(ground: Ground) -> None:
     with ground.kernel() as kernel:
         shown = kernel.sit(CELL).check()
-        job = attach(kernel.value("watched.id"))
+        job = found(kernel.value("watched.id"))
         assert printed(job, "loud: ") == "A QUITE DISTINCTIVE PAYLOAD"
         printed(job, "ready")
         kernel.drain(1)

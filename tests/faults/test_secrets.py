@@ -52,13 +52,13 @@ def test_no_secret_shows_anywhere_while_a_job_runs(ground: Ground) -> None:
     assert b"A QUITE DISTINCTIVE PAYLOAD" in places["events"]
     assert b"A QUITE DISTINCTIVE PAYLOAD" in places["Ray's log of the job"]
     assert sum(name.startswith("environ") for name in places) > 8
-    found = {
+    leaks = {
         f"{what} in {where}"
         for where, content in places.items()
         for what, secret in _secrets(ground).items()
         if secret in content
     }
-    assert not found
+    assert not leaks
 
 
 def test_files_with_secrets_are_for_their_owner_alone(ground: Ground) -> None:

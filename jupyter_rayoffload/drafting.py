@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import linecache
 import platform
@@ -10,7 +9,7 @@ import re
 import time
 import types
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +131,7 @@ def draft_cell(
         count=current_count(shell),
     )
     draft.spec = draft.spec.replace(
-        cells=_cells_of(values.values(), shell),
+        cells=_cells_of(draft, shell),
         aliased=_aliased(draft.spec.watched, namespace, hidden),
     )
     return CellDraft(draft, owned, maybe | reads.writes | analysis.items)
@@ -292,22 +291,11 @@ def _chained(names: set[str], pending: Pending) -> dict[str, str]:
     return after
 
 
-def _cells_of(values: Iterable[Any], shell: InteractiveShell) -> dict[str, list[Any]]:
+def _cells_of(draft: Draft, shell: InteractiveShell) -> dict[str, list[Any]]:
     """Give the text of the cells whose functions travel, so that tracebacks there show their lines."""
     counts: Mapping[str, int] = getattr(shell.compile, "_filename_map", {})
-    names = {code.co_filename for value in values for code in _codes(value)}
-    return {n: [counts[n], "".join(linecache.getlines(n))] for n in sorted(names) if n in counts}
-
-
-def _codes(value: Any) -> Iterator[types.CodeType]:
-    """Give the code of a function, or of a class's methods."""
-    parts = vars(value).values() if isinstance(value, type) else [value]
-    for part in parts:
-        for function in (part, getattr(part, "fget", None)):
-            code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
-            code = code or getattr(getattr(function, "__func__", None), "__code__", None)
-            if isinstance(code, types.CodeType):
-                yield code
+    files = draft.frozen.files if draft.frozen is not None else ()
+    return {n: [counts[n], "".join(linecache.getlines(n))] for n in sorted(files) if n in counts}
 
 
 def _imported_already(name: str, analysis: Analysis, namespace: Mapping[str, Any]) -> bool:

@@ -263,7 +263,8 @@ class Job:
         why = ""
         if self.end.get("error_slot"):
             try:
-                error = self.values("error").get("error")
+                bound = self.end.get("error_name")
+                error = self.value(bound) if bound else self.values("error").get("error")
             except errors.OffloadError as problem:
                 why = str(problem)
             except Exception as problem:

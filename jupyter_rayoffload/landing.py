@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import linecache
 import logging
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .cell import analyze, closure
 from .errors import DependencyFailed, OffloadError
@@ -177,7 +178,7 @@ class Landing:
                 for v in job.record.outputs
                 if v.state is not ValueState.CANNOT_TRAVEL
             ]
-        if job.phase is not Phase.SUCCEEDED:
+        if job.phase is not Phase.SUCCEEDED and not even_failed:  # a waiting cell has raised the error itself
             still = [n for n in owned if self.namespace.get(n, _MISSING) is claim.originals[n]]
             self._stale.update(dict.fromkeys(still, job))
         for name in owned:
@@ -187,6 +188,7 @@ class Landing:
 
     def _bind(self, job: Job, claim: _Claim) -> list[Value]:
         states: list[Value] = []
+        self._recall(job)
         for name in job.end.get("deleted", ()):
             if not self._refusal(job, claim, name):
                 self.namespace.pop(name, None)
@@ -209,6 +211,16 @@ class Landing:
             states.append(value.replace(state=ValueState.LANDED))
         rest = [v for v in landing if v.name not in imports and v.name not in same]
         return states + self._bind_values(job, claim, rest)
+
+    def _recall(self, job: Job) -> None:
+        """Know the cell by the name of its code, so that tracebacks of its functions show their lines."""
+        spec, name = job.record.spec, job.end.get("file")
+        if not name or spec.count is None:
+            return
+        text = f"# {spec.cell_line}\n{spec.source}"
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+        with contextlib.suppress(AttributeError):  # IPython's own map of such names to `Cell In[7]`
+            cast("Any", self.shell.compile)._filename_map[name] = spec.count
 
     def _bind_values(self, job: Job, claim: _Claim, landing: list[Value]) -> list[Value]:
         if not landing:

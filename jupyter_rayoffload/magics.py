@@ -98,7 +98,8 @@ class OffloadMagics(Magics):
         if given.label:
             self.shell.user_ns[given.label] = job
         if wait:
-            return wait_here(job, self.landing, messages, quiet=given.quiet)
+            wait_here(job, self.landing, messages, quiet=given.quiet)
+            return None
         job.quiet = given.quiet
         return job
 

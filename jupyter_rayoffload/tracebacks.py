@@ -92,7 +92,7 @@ def as_here(shell: InteractiveShell, magic: str, cell: str) -> SyntaxError | Non
     """
     found = _found_here(shell, f"#{magic}\n{cell}")
     if found is not None:
-        found.__cause__ = found.__context__ = None
+        found.__context__ = None
         remember(found, shell.SyntaxTB.structured_traceback(type(found), found, cast("Any", [])))
     return found
 

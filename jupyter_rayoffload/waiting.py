@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -32,10 +33,10 @@ _DISPLAYS = ("display_data", "update_display_data", "clear_output", "execute_res
 
 
 class RemoteValue:
-    """What a waiting cell returns: shown as the job showed it, and replaced in ``Out`` by the value."""
+    """The value of a waiting cell, shown as the job showed it; in ``Out`` the value itself replaces it."""
 
-    def __init__(self, job: Job, data: dict[str, Any], metadata: dict[str, Any]) -> None:
-        self.job, self._data, self._metadata = job, data, metadata
+    def __init__(self, job: Job, data: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+        self.job, self._data, self._metadata = job, dict(data), dict(metadata)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         return self._data, self._metadata
@@ -44,7 +45,7 @@ class RemoteValue:
         return str(self._data.get("text/plain", ""))
 
 
-def wait_here(job: Job, landing: Landing, messages: Messages, quiet: bool = False) -> Any:
+def wait_here(job: Job, landing: Landing, messages: Messages, quiet: bool = False) -> None:
     """Follow a job in the running cell until it has ended; an interrupt cancels it.
 
     Parameters
@@ -56,11 +57,6 @@ def wait_here(job: Job, landing: Landing, messages: Messages, quiet: bool = Fals
     quiet : bool
         Show no record at the end.
 
-    Returns
-    -------
-    RemoteValue or None
-        What the cell's last expression showed.
-
     Raises
     ------
     Exception
@@ -68,7 +64,7 @@ def wait_here(job: Job, landing: Landing, messages: Messages, quiet: bool = Fals
     """
     shell, session = landing.shell, landing.session
     status = _Status(shell, quiet)
-    result: tuple[dict[str, Any], dict[str, Any]] | None = None
+    value: RemoteValue | None = None
     try:
         while not (job.done() and messages.empty()):
             try:
@@ -77,7 +73,8 @@ def wait_here(job: Job, landing: Landing, messages: Messages, quiet: bool = Fals
                 continue
             status.update(record)
             if event.type == "execute_result":
-                result = (dict(event.content["data"]), dict(event.content.get("metadata") or {}))
+                value = RemoteValue(job, event.content["data"], event.content.get("metadata") or {})
+                shell.displayhook(value)  # now, for figures may follow it
             elif event.type in _DISPLAYS:
                 _republish(shell, event)
     except KeyboardInterrupt as interrupt:
@@ -95,11 +92,8 @@ def wait_here(job: Job, landing: Landing, messages: Messages, quiet: bool = Fals
     error = job.exception()
     if error is not None:
         raise error
-    if result is None:
-        return None
-    value = RemoteValue(job, *result)
-    shell.events.register("post_execute", _Replace(shell, value))
-    return value
+    if value is not None:
+        shell.events.register("post_execute", _Replace(shell, value))
 
 
 def _republish(shell: InteractiveShell, event: Event) -> None:

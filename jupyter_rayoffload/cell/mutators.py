@@ -132,6 +132,7 @@ def watched(
     frozenset of str
     """
     hidden = {n for n in reached if _is_data(namespace.get(n)) and _is_mutable(namespace.get(n))}
+    hidden |= {n for n in {*analysis.reads, *reached} if _has_state(namespace.get(n))}
     found = {n for n in analysis.items if not isinstance(namespace.get(n), types.ModuleType)}
     found |= _changed_by_methods(analysis, namespace)
     found |= {n for n in analysis.passed if _is_mutable(namespace.get(n))}
@@ -169,6 +170,13 @@ def _changes(value: Any, method: str, depth: int = _DEEPEST) -> bool:
         return False
     mutators = _mutators(value)
     return mutators is None or bool(mutators.fullmatch(method)) or method in _methods_of_notebook(type(value))
+
+
+def _has_state(value: Any) -> bool:
+    """Whether `value` is a function of the notebook that may change what it closes over."""
+    return (
+        isinstance(value, types.FunctionType) and value.__module__ == "__main__" and bool(value.__closure__)
+    )
 
 
 def _is_data(value: Any) -> bool:

@@ -26,6 +26,8 @@ __all__ = ["CACHED", "ByValue", "functions_behind"]
 #: What :func:`functools.lru_cache` makes.
 CACHED: Any = type(functools.lru_cache(None)(len))
 
+#: What cloudpickle writes in place of the name of a file.
+_DYNAMIC = "<dynamic-code>"
 _SINGLETON_TYPES = (type(None), type(Ellipsis), type(NotImplemented))
 #: What a namespace made by ``exec`` needs so that relative imports and logging work in its functions.
 _SCOPE_NAMES = ("__name__", "__package__", "__path__", "__file__")
@@ -56,6 +58,8 @@ class ByValue(pickle.Pickler):
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self.namespace = namespace
         self.mentioned = frozenset(mentioned)
+        #: Names of the files of code that goes by value.
+        self.files: set[str] = set()
         #: Modules of what goes by reference.
         self.imported: set[str] = set()
         self._changed = {id(obj) for obj in changed}
@@ -94,6 +98,15 @@ class ByValue(pickle.Pickler):
         shared = tuple(None if mine else cell for mine, cell in zip(own, closure, strict=True))
         args = (identity, function.__code__, scope, shared)
         return Rebuilder.make_function, args, state, None, None, Rebuilder.set_function
+
+    def code(self, code: types.CodeType) -> Any:
+        """Reduce a code object, with the name of its file: tracebacks and warnings show its lines by that.
+
+        cloudpickle's own reducer puts ``<dynamic-code>`` there since 3.1.3, for equal pickles of equal code.
+        """
+        self.files.add(code.co_filename)
+        make, args = cp._code_reduce(code)
+        return make, tuple(code.co_filename if arg == _DYNAMIC else arg for arg in args)
 
     def _scope(self, function: types.FunctionType) -> tuple[Any, dict[str, Any] | None]:
         """Give the function's globals as they travel, and what it reads of them if that travels with it."""

@@ -104,6 +104,8 @@ class Frozen:
         Name to reason, of what cannot travel.
     libraries : dict of str to str
         Versions of the distributions whose types are inside.
+    files : frozenset of str
+        Names of the files of the code that is inside.
     """
 
     graph: bytes
@@ -111,6 +113,7 @@ class Frozen:
     values: list[dict[str, Any]]
     refused: dict[str, str] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
+    files: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -217,6 +220,7 @@ def freeze(
             ],
             refused,
             versions({kind.__module__ for kind in draft.writer.reducers} | draft.writer.imported),
+            frozenset(draft.writer.files),
         )
 
 

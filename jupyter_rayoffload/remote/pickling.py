@@ -126,6 +126,7 @@ class Writer(ByValue):
             return self.cls
         own: dict[Any, Callable[[Any], Any]] = {
             types.FunctionType: self.function,
+            types.CodeType: self.code,
             types.CellType: self.cell,
             types.ModuleType: self.module,
             CACHED: self.cached,

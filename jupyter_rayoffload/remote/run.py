@@ -204,7 +204,8 @@ class CellProcess:
                 spec["source"], self._interrupt, spec.get("cell_line") or "", spec.get("count")
             )
         )
-        return {**self._ended(outcome), **self._outputs(before, tree, chosen, outcome)}
+        end = {**self._ended(outcome), **self._outputs(before, tree, chosen, outcome)}
+        return {**end, "file": shell.compile.cell}  # by this name the code of its functions is known
 
     def _run_call(self, inputs: dict[str, Any]) -> dict[str, Any]:
         function, args, kwargs = (inputs.pop(name) for name in CALL)
@@ -318,6 +319,8 @@ class CellProcess:
             end["imports"] = imports
         if before.deleted():
             end["deleted"] = before.deleted()
+        if outcome.error and (bound := [n for n in arrived if values.get(n) is outcome.error.error]):
+            end["error_name"] = bound[0]  # it is raised as the very object that the name is bound to
         if outcome.value is not None:
             sent = {v["name"] for v in frozen.values} | set(imports) | set(same)
             bound = [n for n in values if n in sent and values[n] is outcome.value]

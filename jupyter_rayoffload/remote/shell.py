@@ -8,6 +8,8 @@ import inspect
 import linecache
 import os
 import sys
+import tempfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,6 +120,11 @@ class CellCompiler(CachingCompiler):
     head = ""
     cell = ""
 
+    def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
+        """Name a block of code as ipykernel does: what warnings show, and how IPython renders tracebacks."""
+        name = zlib.crc32(transformed_code.encode("utf-8", "surrogatepass"))
+        return os.path.join(tempfile.gettempdir(), f"ipykernel_{os.getpid()}", f"{name}.py")
+
     def cache(self, transformed_code: str, number: int = 0, raw_code: str | None = None) -> str:
         """Name a block of code; the first one is the cell."""
         name = super().cache(transformed_code, number, raw_code)
@@ -139,6 +146,7 @@ class CellShell(InteractiveShell):
     display_pub: CellPublisher
     tell: Tell
     _traceback: list[str]
+    _shown: BaseException | None
 
     def connect(self, tell: Tell) -> None:
         """Send messages by `tell`."""
@@ -181,7 +189,7 @@ class CellShell(InteractiveShell):
         Outcome
         """
         self.execution_count = self.displayhook.count = count or 1
-        self.compile.head, self._traceback = head, []
+        self.compile.head, self._traceback, self._shown = head, [], None
         cell, problem = source, None
         offset = ("\n" if head else "") + "\n" * _leading_blank_lines(source)
         try:
@@ -189,7 +197,7 @@ class CellShell(InteractiveShell):
         except Exception:  # as IPython does: the error is shown as the cell's
             problem = sys.exc_info()
         result = interrupt.run(self._run(source, cell, problem))
-        error = result.error_before_exec or result.error_in_exec
+        error = result.error_before_exec or result.error_in_exec or self._shown
         if error is None:
             return Outcome(result.result, None)
         return Outcome(None, CellError(error, self._traceback_of(error), self._line_of(error, len(offset))))
@@ -239,7 +247,8 @@ class CellShell(InteractiveShell):
 
     def _showtraceback(self, etype: type[BaseException], evalue: BaseException, stb: list[str]) -> None:
         _flush()
-        self._traceback = list(stb)
+        # Also that of a value whose repr fails, which a kernel counts as the cell's own error.
+        self._traceback, self._shown = list(stb), evalue
         self.tell("error", {"ename": etype.__name__, "evalue": text_of(evalue), "traceback": list(stb)})
 
     def _format_exception_for_storage(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

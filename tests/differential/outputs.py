@@ -21,12 +21,13 @@ class Tidy:
         self.rules: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
             (re.compile(r"0x[0-9a-f]{6,}"), "0x"),
             # The magic line stands as a comment in the plain cell.
-            (re.compile(r"#(?=%%ray_job)"), ""),
+            (re.compile(r"# ?(?=%%ray_job)"), ""),
             # Execution counts, from that of the notebook's first cell.
             (re.compile(r"\bIn\[(\d+)\]"), lambda m: f"In[+{int(m[1]) - first}]"),
             # Where the text of a cell is kept: IPython invents a file name for it.
             (re.compile(r"/[^\s('\"]*ipykernel_\d+/\d+\.py"), "CELL"),
             (re.compile(r"(?<=\()\d+\.py(?=, line)"), "CELL"),
+            (re.compile(r"<ipython-input-\d+-[0-9a-f]+>"), "CELL"),
             (re.compile(re.escape(str(folder)) + "/"), ""),
             # What %time and %timeit measure.
             (re.compile(r"^(CPU times|Wall time): .*$", re.M), r"\1"),

@@ -6,6 +6,7 @@ It is a magic, and reads the shell's namespace, so that it leaves no name of its
 from __future__ import annotations
 
 import collections
+import copy
 import enum
 import functools
 import hashlib
@@ -179,6 +180,8 @@ class Describer:
         state = self.attributes(value)
         if state:
             return state
+        if type(value).__module__ == "builtins" and type(value).__name__.endswith("_iterator"):
+            return {"yields": [self.of(item) for item in copy.copy(value)]}
         try:
             reduced = value.__reduce_ex__(4)
         except Exception:

@@ -14,7 +14,7 @@ import logging
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import FunctionType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from .cell import analyze, closure
@@ -345,6 +345,8 @@ def pair_up(old: Any, new: Any, pairs: dict[int, tuple[Any, Any]]) -> None:
             todo += [(old[k], new[k]) for k in old if k in new]
         elif isinstance(old, (list, tuple)):
             todo += zip(old, new, strict=False)
+        elif isinstance(old, MethodType):
+            todo.append((old.__self__, new.__self__))
         elif all(isinstance(getattr(x, "__dict__", None), dict) for x in (old, new)):
             todo.append((vars(old), vars(new)))
 

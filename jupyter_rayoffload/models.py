@@ -305,6 +305,8 @@ class JobSpec(Model):
     aliased : tuple of str
         Those of them that the notebook knows by another name, too: what the cell makes of the value counts,
         even if it binds the name anew.
+    deletes : tuple of str
+        Names of the notebook that the cell may delete without reading them (``except E as name``).
     after : Mapping of str to str
         Input name to the id of the job whose output it is (a chain).
     versions : Mapping of str to str
@@ -335,6 +337,7 @@ class JobSpec(Model):
     expected: tuple[str, ...] = ()
     watched: tuple[str, ...] = ()
     aliased: tuple[str, ...] = ()
+    deletes: tuple[str, ...] = ()
     after: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     cells: Mapping[str, Any] = field(default_factory=dict)

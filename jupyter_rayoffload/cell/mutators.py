@@ -6,6 +6,7 @@ Types are known by their package and name, so that nothing is imported for it.
 from __future__ import annotations
 
 import builtins
+import functools
 import itertools
 import re
 import types
@@ -173,10 +174,14 @@ def _changes(value: Any, method: str, depth: int = _DEEPEST) -> bool:
 
 
 def _has_state(value: Any) -> bool:
-    """Whether `value` is a function of the notebook that may change what it closes over."""
-    return (
-        isinstance(value, types.FunctionType) and value.__module__ == "__main__" and bool(value.__closure__)
-    )
+    """Whether a call of `value` may change what it closes over, is bound to, or holds."""
+    if isinstance(value, types.MethodType):
+        return _is_mutable(value.__self__) and not isinstance(value.__self__, (type, types.ModuleType))
+    if isinstance(value, functools.partial):
+        return True
+    if isinstance(value, types.FunctionType):
+        return value.__module__ == "__main__" and bool(value.__closure__)
+    return type(value).__module__ == "__main__" and callable(value) and not isinstance(value, type)
 
 
 def _is_data(value: Any) -> bool:

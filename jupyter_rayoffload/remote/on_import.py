@@ -63,7 +63,12 @@ class AfterImport(importlib.abc.MetaPathFinder):
 def prepare_libraries() -> None:
     """Watch for the libraries that behave differently in a notebook."""
     AfterImport(
-        {"matplotlib": _inline_figures, "tqdm.notebook": _text_bars, "ray": _lasting_connection}
+        {
+            "matplotlib": _inline_figures,
+            "pandas": _frames_of_a_notebook,
+            "tqdm.notebook": _text_bars,
+            "ray": _lasting_connection,
+        }
     ).install()
 
 
@@ -71,6 +76,12 @@ def _inline_figures(matplotlib: Any) -> None:
     # Not by MPLBACKEND, as kernels do it: child processes inherit that and may lack the back end.
     if not os.environ.get("MPLBACKEND"):
         matplotlib.rcParams["backend"] = INLINE_BACKEND
+
+
+def _frames_of_a_notebook(pandas: Any) -> None:
+    # It takes this for a terminal, whose width it would ask for (is_terminal in pandas/core/config_init.py).
+    if pandas.get_option("display.max_columns") == 0:
+        pandas.set_option("display.max_columns", 20)
 
 
 def _text_bars(module: Any) -> None:

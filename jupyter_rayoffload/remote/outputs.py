@@ -33,6 +33,8 @@ class Before:
         The cell; None if it has a syntax error.
     aliased : collection of str
         Inputs that the notebook knows by another name, too.
+    deletes : collection of str
+        Names that the notebook has, that did not travel, and that the cell may delete.
     """
 
     def __init__(
@@ -42,8 +44,11 @@ class Before:
         maybe: Collection[str] = (),
         tree: ast.Module | None = None,
         aliased: Collection[str] = (),
+        deletes: Collection[str] = (),
     ) -> None:
         self._namespace, self._aliased = namespace, frozenset(aliased)
+        self._absent = [name for name in deletes if name not in namespace]
+        namespace.update(dict.fromkeys(self._absent, _ABSENT))
         self._values = {name: _hold(value) for name, value in namespace.items()}
         self._inputs = frozenset(inputs)
         self._certain = _surely_assigned(tree) if tree else frozenset[str]()
@@ -99,8 +104,9 @@ class Before:
         return found
 
     def deleted(self) -> list[str]:
-        """Give the inputs that the cell deleted."""
-        return sorted(n for n in self._inputs if n in self._values and n not in self._namespace)
+        """Give the names of the notebook that the cell deleted."""
+        had = (self._inputs & self._values.keys()) | set(self._absent)
+        return sorted(n for n in had if n not in self._namespace)
 
     def _differs(self, name: str, value: Any) -> bool:
         if name not in self._values or self._values[name]() is not value:
@@ -242,3 +248,10 @@ def _is_attribute(module: str, attribute: str, value: Any) -> bool:
 
 
 _NOTHING = object()
+
+
+class _Absent:
+    """Stands for a value that did not travel, so that it shows whether its name was deleted."""
+
+
+_ABSENT = _Absent()

@@ -198,7 +198,9 @@ class CellProcess:
         tree = self._tree()
         chosen = (spec.get("options") or {}).get("outputs")
         maybe = set(spec.get("watched") or ()) | set(spec.get("expected") or ()) if chosen is None else set()
-        before = Before(shell.user_ns, names, maybe, tree, spec.get("aliased") or ())
+        before = Before(
+            shell.user_ns, names, maybe, tree, spec.get("aliased") or (), spec.get("deletes") or ()
+        )
         outcome = self._limited(
             lambda: shell.run_source(
                 spec["source"], self._interrupt, spec.get("cell_line") or "", spec.get("count")

@@ -14,6 +14,7 @@ import json
 import re
 import sys
 import types
+import weakref
 from typing import Any
 
 #: Libraries whose objects are compared by type alone: what they look like is compared as an output.
@@ -203,6 +204,8 @@ class Describer:
 
 
 INSIDE: list[tuple[Any, Any]] = [
+    # A cache: what is in it says who has asked before.
+    (weakref.WeakKeyDictionary, lambda describer, value: {}),
     (enum.Enum, Describer.member),
     (BaseException, Describer.error),
     ((dict, types.MappingProxyType), Describer.mapping),
@@ -232,7 +235,8 @@ def _numpy(describer: Describer, value: Any) -> dict[str, Any] | None:
         return {
             "shape": list(value.shape),
             "dtype": str(value.dtype),
-            "order": [bool(value.flags.c_contiguous), bool(value.flags.f_contiguous)],
+            # Of one dimension it is no order but whether there are gaps, and those do not travel.
+            "order": [bool(value.flags.c_contiguous), bool(value.flags.f_contiguous)][: value.ndim - 1],
             "writeable": bool(value.flags.writeable),
             "data": repr(value.tolist()) if value.size <= 20 else _digest(data),
         }

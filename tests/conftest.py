@@ -33,7 +33,7 @@ def _group(item: pytest.Item) -> tuple[int, str]:
     return 0, path
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put fast tests first, and each test into its group."""
     for item in items:

@@ -145,6 +145,7 @@ class Offloader:
 
     async def _submit_draft(self, draft: Draft, course: Course) -> Link:
         packing = asyncio.ensure_future(self._pack(draft, course))
+        await asyncio.sleep(0)  # side by side, but the workspace begins
         try:
             link = await self._cluster(draft.spec.options, course)
             if not draft.copy_from:  # from now on it can be found by its id

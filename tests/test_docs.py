@@ -274,7 +274,7 @@ def test_no_option_is_invented(page: Path) -> None:
         assert set(re.findall(r"(?<!\S)--[a-z-]+", line)) <= known, f"{page.name}: {line}"
     settings = {f"RAYOFFLOAD_{n.upper()}" for n in config.RayOffload.class_trait_names(config=True)}
     variables = set(re.findall(r"RAYOFFLOAD_[A-Z_]+[A-Z]", page.read_text()))
-    of_jobs = {"RAYOFFLOAD_INPUT", "RAYOFFLOAD_OUTPUT", "RAYOFFLOAD_NAME"}
+    of_jobs = {"RAYOFFLOAD_INPUT", "RAYOFFLOAD_OUTPUT", "RAYOFFLOAD_NAME", "RAYOFFLOAD_ALL_CELLS"}
     assert variables <= settings | of_jobs, page.name
     for name in re.findall(r"c\.RayOffload\.(\w+)", page.read_text()):
         assert name in config.RayOffload.class_trait_names(config=True) or name == "NAME", page.name

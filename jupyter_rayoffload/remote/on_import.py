@@ -65,6 +65,7 @@ def prepare_libraries() -> None:
     AfterImport(
         {
             "matplotlib": _inline_figures,
+            "matplotlib.figure": _figures_as_pictures,
             "pandas": _frames_of_a_notebook,
             "tqdm.notebook": _text_bars,
             "ray": _lasting_connection,
@@ -76,6 +77,16 @@ def _inline_figures(matplotlib: Any) -> None:
     # Not by MPLBACKEND, as kernels do it: child processes inherit that and may lack the back end.
     if not os.environ.get("MPLBACKEND"):
         matplotlib.rcParams["backend"] = INLINE_BACKEND
+
+
+def _figures_as_pictures(module: Any) -> None:
+    # As pyplot's import does in a kernel; a figure may be an input of a cell that does not import that.
+    from IPython.core.getipython import get_ipython
+    from IPython.core.pylabtools import select_figure_formats
+
+    shell = get_ipython()
+    if shell is not None:
+        select_figure_formats(shell, {"png"})  # type: ignore[no-untyped-call,unused-ignore]
 
 
 def _frames_of_a_notebook(pandas: Any) -> None:

@@ -88,6 +88,8 @@ class Describer:
             return ["type", repr(value)]
         if isinstance(value, type) and value.__module__ != "__main__":
             return ["class", value.__module__, value.__qualname__]
+        if type(value) is tuple and all(type(item) in (*ATOMS, str, bytes) for item in value):
+            return ["tuple", [self.of(item) for item in value]]  # a constant, perhaps: it has no identity
         if id(value) in self.seen:
             return f"same as #{self.seen[id(value)]}"
         self.seen[id(value)] = number = len(self.seen)

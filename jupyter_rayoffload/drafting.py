@@ -133,7 +133,7 @@ def draft_cell(
     draft.spec = draft.spec.replace(
         cells=_cells_of(draft, shell),
         aliased=_aliased(draft.spec.watched, namespace, hidden),
-        deletes=tuple(sorted(analysis.deletes & namespace.keys() - values.keys() - after.keys())),
+        deletes=tuple(sorted((analysis.deletes - analysis.reads) & namespace.keys())),
     )
     return CellDraft(draft, owned, maybe | reads.writes | analysis.items)
 

@@ -69,7 +69,8 @@ class Landing:
         self.owners: dict[str, Job] = {}
         self._claims: dict[str, _Claim] = {}
         self._stale: dict[str, Job] = {}
-        self._landed: dict[str, Job] = {}  # of each name, the job that has assigned it last
+        # Of each name, id and time of the job that has assigned it last; not the job, which holds values.
+        self._landed: dict[str, tuple[str, float]] = {}
         self._busy = 0
         self._transformer = _WaitInFront(self)
 
@@ -183,7 +184,8 @@ class Landing:
             self._stale.update(dict.fromkeys(still, job))
         for name in owned:
             del self.owners[name]
-        self._landed.update({v.name: job for v in states if v.state is not ValueState.NOT_LANDED})
+        newest = (job.id, job.record.spec.created)
+        self._landed.update({v.name: newest for v in states if v.state is not ValueState.NOT_LANDED})
         job.settle(states)
 
     def _bind(self, job: Job, claim: _Claim) -> list[Value]:
@@ -223,7 +225,7 @@ class Landing:
             cast("Any", self.shell.compile)._filename_map[name] = spec.count
 
     def _bind_values(self, job: Job, claim: _Claim, landing: list[Value]) -> list[Value]:
-        if not landing:
+        if not landing and not job.end.get("replaced"):
             return []
         size = sum(v.size or 0 for v in landing)
         if job.record.spec.options.lazy or size > self.session.config.lazy_above:
@@ -271,9 +273,9 @@ class Landing:
             same = claim.before.get(name, id(_MISSING)) == id(now)
         if same:
             return ""
-        last = self._landed.get(name)
-        if last is not None and last.record.spec.created > job.record.spec.created:
-            return f"a newer job, {last.id}, has assigned it"
+        newest, created = self._landed.get(name, ("", 0.0))
+        if created > job.record.spec.created:
+            return f"a newer job, {newest}, has assigned it"
         return "the name was rebound in the notebook while the job ran"
 
     # ------------------------------------------------------------------ waiting

@@ -345,3 +345,38 @@ def test_inputs_that_may_come_back_changed(source: str, expected: str) -> None:
         "numbers": (1, 2),
     }
     assert watched(analyze(source), namespace) == set(expected.split())
+
+
+def test_a_handle_of_ours_hides_nothing_of_the_notebook() -> None:
+    from jupyter_rayoffload.spool import Spool
+
+    spool = Spool()
+    spool.secret = np.arange(3)  # type: ignore[attr-defined]
+    assert closure(["spool"], {"spool": spool}).modules == frozenset()
+
+
+def test_a_name_that_a_job_will_bind_is_found_through_a_function() -> None:
+    namespace = notebook("def f(): return later")
+    assert closure(["f"], namespace, {"later"}).names == ("f", "later")
+    assert closure(["f"], namespace).names == ("f",)
+
+
+@pytest.mark.parametrize(
+    ("source", "cell", "found"),
+    [
+        ("stats = []\ndef f(): stats.append(1)", "f()", "stats"),
+        (
+            "def make():\n    n = 0\n    def step():\n        nonlocal n\n        n += 1\n    return step\nstep = make()",
+            "step()",
+            "step",
+        ),
+        ("class A:\n    n = 0\n    def __call__(self): self.n += 1\na = A()", "a()", "a"),
+        ("class A:\n    def up(self): self.n = 1\na = A()\nup = a.up", "up()", "up"),
+        ("def f(): return 1", "f()", ""),
+    ],
+)
+def test_what_a_call_may_change_besides_its_arguments(source: str, cell: str, found: str) -> None:
+    namespace = notebook(source)
+    analysis = analyze(cell)
+    reached = set(closure(analysis.reads, namespace).names) - analysis.reads
+    assert watched(analysis, namespace, reached) == set(found.split())

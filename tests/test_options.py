@@ -138,3 +138,8 @@ def test_completion_offers_what_can_still_follow():
 
 def test_the_help_names_every_option():
     assert all(flag in usage() for flag in completions(""))
+
+
+def test_an_unknown_option_is_named_and_not_its_value():
+    with pytest.raises(UsageError, match=r"unrecognized arguments: --gpu\. Did you mean --gpus\?"):
+        parse_line("--gpu 1")

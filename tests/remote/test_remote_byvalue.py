@@ -471,3 +471,16 @@ def test_a_reading_that_broke_off_leaves_no_unfinished_class():
     namespace["ready"] = True
     assert thaw(frozen.graph, [], namespace)["a"].f() == 4
     assert held.value.__traceback__
+
+
+def test_code_keeps_the_name_of_its_file():
+    namespace: dict = {"__name__": "__main__"}
+    exec(compile("def f():\n    return [x for x in ()], lambda: 1", "/tmp/cell_7.py", "exec"), namespace)
+    frozen = freeze({"f": namespace["f"]}, namespace, SIGNER, copy=True)
+    assert frozen.files == {"/tmp/cell_7.py"}
+    there: dict = {"__name__": "__main__"}
+    del namespace
+    gc.collect()
+    code = thaw(frozen.graph, [], there)["f"].__code__
+    inner = [c.co_filename for c in code.co_consts if hasattr(c, "co_filename")]
+    assert {code.co_filename, *inner} == {"/tmp/cell_7.py"}

@@ -83,3 +83,23 @@ def test_imports():
     assert found["dumps"] == ["json", "dumps"] and json.dumps is namespace["dumps"]
     assert found["ascii_letters"] == ["string", "ascii_letters"] and found["pi"] == ["math", "pi"]
     assert not {"parse", "tau", "mine", "shadow", "f"} & set(found)
+
+
+def test_what_is_unchanged_changed_and_gone():
+    xs, ys, zs = [1], [2], [3]
+    namespace = {"xs": xs, "ys": ys, "zs": zs, "n": 5}
+    tree = ast.parse("box = {'x': xs, 'y': ys, 'n': n}\nys.append(3)\nzs.append(4)\nzs = 0")
+    before = Before(namespace, list(namespace), ("ys", "zs"), tree, aliased=("zs",))
+    exec(compile(tree, "cell", "exec"), namespace)
+    assert before.unchanged() == {"xs": xs}
+    assert before.replaced() == {"zs": [3, 4]} and before.replaced()["zs"] is zs
+
+
+def test_a_name_that_did_not_travel_is_seen_to_be_deleted():
+    source = "try:\n    1 / divisor\nexcept ZeroDivisionError as error:\n    pass"
+    for divisor, deleted in ((0, ["error"]), (1, [])):
+        namespace = {"divisor": divisor}
+        before = Before(namespace, list(namespace), (), ast.parse(source), deletes=("error",))
+        exec(source, namespace)
+        assert before.deleted() == deleted
+        assert before.changed() == []

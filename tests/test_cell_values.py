@@ -361,15 +361,22 @@ def test_a_name_that_a_job_will_bind_is_found_through_a_function() -> None:
     assert closure(["f"], namespace).names == ("f",)
 
 
+CLOSURE = """
+def make():
+    n = 0
+    def step():
+        nonlocal n
+        n += 1
+    return step
+step = make()
+"""
+
+
 @pytest.mark.parametrize(
     ("source", "cell", "found"),
     [
         ("stats = []\ndef f(): stats.append(1)", "f()", "stats"),
-        (
-            "def make():\n    n = 0\n    def step():\n        nonlocal n\n        n += 1\n    return step\nstep = make()",
-            "step()",
-            "step",
-        ),
+        (CLOSURE, "step()", "step"),
         ("class A:\n    n = 0\n    def __call__(self): self.n += 1\na = A()", "a()", "a"),
         ("class A:\n    def up(self): self.n = 1\na = A()\nup = a.up", "up()", "up"),
         ("def f(): return 1", "f()", ""),

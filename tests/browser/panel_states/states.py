@@ -259,7 +259,7 @@ def states(now: float = NOW) -> list[State]:
     )
     chained = JobRecord(
         _spec("evaluate", expected=("report",)),
-        Phase.UPLOADING,
+        Phase.PENDING,
         reason=f"Waits for `model` from job fit, which has been running for {{since:{now - 89:.0f}}}",
         steps=_steps(0.1, "reused", 24, end=now, current=True),
         started=now - 24,

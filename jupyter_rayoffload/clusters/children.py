@@ -100,15 +100,6 @@ class Children:
         # Again and again: one that is killed may just have started another.
         await self._gone(none_left, 10.0)
 
-    def kill_orphans(self) -> None:
-        """Kill what jobs have left behind: whose parents are gone has become our child."""
-        if not self._libc:
-            return
-        for process in psutil.Process().children():
-            if process.pid not in self._started:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-
     async def _gone(self, done: Callable[[], bool], limit: float) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit

@@ -47,8 +47,6 @@ START_ATTEMPTS = 5
 #: A head that dies more often than this within :data:`RESTART_WINDOW` seconds will die again.
 RESTARTS = 3
 RESTART_WINDOW = 600.0
-#: Between two looks for processes that a killed job has left behind, seconds.
-TIDY_SECONDS = 2.0
 #: Unix sockets have 107 bytes at most, of which Ray's session takes about 66.
 RUN_PREFIX_LIMIT = 24
 
@@ -251,7 +249,7 @@ class Keeper:
     async def _mind(self, client: RayClient, connection: Connection) -> None:
         """Return when the head has died; stop when nobody needs the cluster."""
         idle = self.settings.idle_timeout
-        asked = tidied = 0.0
+        asked = 0.0
         pause = min(5.0, max(1.0, idle / 10))
         self._used = time.time()
         while self._head_lives():
@@ -263,9 +261,6 @@ class Keeper:
                 if await _busy(client):
                     self._used = time.time()
                 asked = time.monotonic()
-            if time.monotonic() - tidied > TIDY_SECONDS:
-                self._children.kill_orphans()
-                tidied = time.monotonic()
             if not self.places.connection.exists():  # somebody tidied up: kernels would wait for it
                 connection.write()
             if idle and self._idle_for() > idle and await self._retire(client):

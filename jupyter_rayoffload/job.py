@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -203,17 +204,28 @@ class Job:
             header, graph, buffers = self._session.call(self._session.offloader.fetch(self.record, slot))
             names = [v["name"] for v in header["values"]]
             absent: dict[str, str] = {}
-            had = known or {}
             self._values[slot] = thaw(
-                graph,
-                buffers,
-                self._session.namespace,
-                names,
-                absent,
-                lambda name: had[name] if name in had else self.value(name, "inputs"),
+                graph, buffers, self._session.namespace, names, absent, self._had(known or {})
             )
             self._absent[slot] = absent
         return self._values[slot]
+
+    def _had(self, known: Mapping[str, Any]) -> Callable[[str], Any]:
+        """Give what finds an input or a part of one: in `known`, or as it was sent if that has changed."""
+        from .remote.codec import fingerprint
+        from .remote.parts import Part
+
+        @functools.cache
+        def print_of(name: str) -> str:
+            return (fingerprint(known[name], self._session.namespace) or b"").hex()
+
+        def find(key: str) -> Any:
+            part = Part.from_key(key)
+            if part.name in known and part.print in ("", print_of(part.name)):
+                return part.of(known[part.name])
+            return part.of(self.value(part.name, "inputs"))
+
+        return find
 
     def absent(self, slot: str = "outputs") -> dict[str, str]:
         """Give the names of a payload whose values cannot be rebuilt here, and why."""

@@ -8,9 +8,11 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .codec import fingerprint
+from .parts import has_identity, shared
 
 __all__ = ["Before", "imports_of"]
 
@@ -89,9 +91,37 @@ class Before:
         found: dict[str, Any] = {}
         for name, print_ in self._prints.items():
             value = self._values[name]()
-            if print_ is not None and _has_identity(value) and self._print(value) == print_:
+            if print_ is not None and has_identity(value) and self._print(value) == print_:
                 found[name] = value
         return found
+
+    def parts_of(
+        self, names: Collection[str], values: Collection[Any], as_sent: Callable[[str], Any]
+    ) -> dict[str, Any]:
+        """Give the objects inside unchanged inputs that `values` hold or are.
+
+        Parameters
+        ----------
+        names : collection of str
+            The inputs that count.
+        values : collection of object
+        as_sent : callable
+            Gives a fresh copy of an input, to compare with where it was not known that this would matter.
+
+        Returns
+        -------
+        dict of str to object
+            By :attr:`.parts.Part.key`.
+        """
+        inputs = {n: value for n in names if n in self._values and (value := self._values[n]()) is not None}
+        found = shared({n: v for n, v in inputs.items() if has_identity(v)}, values)
+        prints: dict[str, bytes | None] = {}
+        for name in {part.name for part in found}:
+            now = self._print(inputs[name])
+            before = self._prints[name] if name in self._prints else self._print(as_sent(name))
+            prints[name] = now if now == before else None
+        known = {replace(part, print=(prints[part.name] or b"").hex()): item for part, item in found.items()}
+        return {part.key: item for part, item in known.items() if part.print}
 
     def replaced(self) -> dict[str, Any]:
         """Give the inputs that the cell changed in place before it bound their names anew."""
@@ -170,15 +200,6 @@ def _stored(tree: ast.AST) -> set[str]:
             kept = list(node.values)
         names |= {n.id for n in kept if isinstance(n, ast.Name)}
     return names
-
-
-def _has_identity(value: Any) -> bool:
-    """Whether anyone could tell `value` from an equal one, and it is no function, class or module.
-
-    These have ways of their own to be the same on both sides.
-    """
-    plain = (type(None), bool, int, float, complex, str, bytes, range)
-    return not isinstance(value, (*plain, type, types.FunctionType, types.ModuleType))
 
 
 def _touched(tree: ast.AST) -> frozenset[str]:

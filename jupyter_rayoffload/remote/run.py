@@ -6,6 +6,7 @@ import ast
 import atexit
 import contextlib
 import faulthandler
+import functools
 import os
 import sys
 import time
@@ -25,6 +26,7 @@ from .files import Folder, limits
 from .interrupt import Interrupt
 from .on_import import prepare_libraries
 from .outputs import Before, imports_of
+from .parts import Part
 from .processes import limit_memory, unlimit_memory
 from .shell import CellError, Outcome, make_shell
 from .store import Missing
@@ -165,7 +167,7 @@ class CellProcess:
                 here = {n: t for n, t in wanted.items() if t in stored}
                 if here:
                     values = self._store.get_payload(
-                        job, slot, namespace, list(here.values()), known=lambda name: self._sent(job, name)
+                        job, slot, namespace, list(here.values()), known=self._as_sent(job)
                     )
                     found.update({n: values[t] for n, t in here.items()})
                     wanted = {n: t for n, t in wanted.items() if n not in here}
@@ -185,9 +187,18 @@ class CellProcess:
                 raise Missing(f"`{there}` of job {job} is not, or no longer, in the store")
         return found
 
-    def _sent(self, job: str, name: str) -> Any:
-        """Give an input of another job, as it was sent."""
-        return self._store.get_payload(job, "inputs", self._shell.user_ns, [name])[name]
+    def _as_sent(self, job: str) -> Callable[[str], Any]:
+        """Give what reads inputs of a job, and parts of them, as they were sent."""
+
+        @functools.cache  # parts of one input belong together
+        def read(name: str) -> Any:
+            return self._store.get_payload(job, "inputs", self._shell.user_ns, [name])[name]
+
+        def find(key: str) -> Any:
+            part = Part.from_key(key)
+            return part.of(read(part.name))
+
+        return find
 
     # ------------------------------------------------------------------ the three kinds
 
@@ -299,6 +310,8 @@ class CellProcess:
         pickled |= hidden
         sent = {v["name"] for v in self._spec.get("inputs") or ()} - set(self._spec.get("after") or {})
         known = {n: v for n, v in before.unchanged().items() if n in sent}
+        whole = sent - set(before.in_place(pickled))
+        known |= before.parts_of(whole, pickled.values(), self._as_sent(self._spec["id"]))
         frozen = self._freeze(pickled, skip=True, changed=list(pickled), known=known)
         if frozen.values:
             self._store.put_payload(self._spec["id"], "outputs", frozen)

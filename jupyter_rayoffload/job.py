@@ -8,9 +8,11 @@ import contextlib
 import functools
 import json
 import time
+import weakref
+from collections import ChainMap
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import errors
 from .course import Course
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Observer"]
 
+#: Lists, dictionaries and other values without weak references are remembered up to this size, pickled.
+SMALL_BYTES = 1 << 20
+_NOTHING = object()
 #: What is told of each event: the record after it, and the event.
 Observer = Callable[[JobRecord, Event], None]
 
@@ -44,6 +49,7 @@ class Job:
         self._task: concurrent.futures.Future[None] | None = None
         self._values: dict[str, dict[str, Any]] = {}
         self._absent: dict[str, dict[str, str]] = {}
+        self._landed: ChainMap[str, Any] = ChainMap({}, cast("dict[str, Any]", weakref.WeakValueDictionary()))
         self.displays = Outputs()
         self.spool = Spool()
         self.quiet = False
@@ -229,7 +235,8 @@ class Job:
 
     def absent(self, slot: str = "outputs") -> dict[str, str]:
         """Give the names of a payload whose values cannot be rebuilt here, and why."""
-        self.values(slot)
+        if slot not in self._absent:
+            self.values(slot)
         return self._absent[slot]
 
     def value(self, name: str, slot: str = "outputs") -> Any:
@@ -240,6 +247,8 @@ class Job:
         OutputUnavailable
             It cannot be rebuilt here.
         """
+        if slot == "outputs" and (value := self._landed.get(name, _NOTHING)) is not _NOTHING:
+            return value
         if name in (absent := self.absent(slot)):
             raise OutputUnavailable(
                 f"{name!r} of job {self.id} cannot be rebuilt here: {absent[name]}",
@@ -355,6 +364,21 @@ class Job:
             raise UsageError(f"job {self.id} is still running", f"%ray cancel {self.id} first")
         self._session.call(self._session.offloader.delete(self.id))
         self._session.jobs.pop(self.id, None)
+
+    def let_go(self) -> None:
+        """Keep none of the values that have landed alive: what the notebook drops is free, as without a job.
+
+        They are fetched again if they are asked for then. Small ones that cannot be referred to weakly stay.
+        """
+        sizes = {v.name: v.size or 0 for v in self.record.outputs}
+        for name, value in self._values.pop("outputs", {}).items():
+            small, weak = self._landed.maps
+            try:
+                weak[name] = value
+            except TypeError:
+                if sizes.get(name, 0) <= SMALL_BYTES:
+                    small[name] = value
+        self._values.pop("inputs", None)
 
     def settle(self, outputs: Sequence[Value]) -> None:
         """Note what has become of the outputs, and bring the files home."""

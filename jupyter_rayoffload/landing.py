@@ -187,6 +187,7 @@ class Landing:
         newest = (job.id, job.record.spec.created)
         self._landed.update({v.name: newest for v in states if v.state is not ValueState.NOT_LANDED})
         job.settle(states)
+        job.let_go()
 
     def _bind(self, job: Job, claim: _Claim) -> list[Value]:
         states: list[Value] = []

@@ -61,6 +61,21 @@ def test_what_has_ended_lands_by_itself(kernel: Notebook) -> None:
     until(lambda: kernel.value("globals().get('l_' + 'value')") == "[1, 2, 3]", "the value lands")
 
 
+def test_what_the_notebook_drops_is_free(kernel: Notebook) -> None:
+    """A handle of a job keeps no large value alive, and has it all the same."""
+    _job(
+        kernel,
+        "d_job",
+        "import numpy\nd_array = numpy.ones(1 << 20)\nd_list = [d_array, d_array + 1]\nd_none = None",
+    )
+    _ended(kernel, "d_job")
+    assert kernel.value("d_job.outputs['d_array'] is d_array, d_job.outputs['d_none']") == "(True, None)"
+    kernel.sit("import gc, weakref\nd_refs = [weakref.ref(a) for a in (d_array, d_list[1])]").check()
+    kernel.sit("del d_array, d_list\nd_found = gc.collect()").check()
+    assert kernel.value("[r() for r in d_refs]") == "[None, None]"
+    assert kernel.value("float(d_job.outputs['d_list'][1].sum())") == str(float(2 << 20))
+
+
 def test_a_chained_job_takes_the_value_from_the_store(kernel: Notebook) -> None:
     _job(kernel, "c_one", "import time\ntime.sleep(3)\nc_first = list(range(5))")
     began = time.monotonic()

@@ -344,6 +344,7 @@ def test_public_names_are_in_the_guide() -> None:
             "value",
             "absent",
             "cancel_soon",
+            "let_go",
             "rerun_soon",
         }
         assert name in inner or f"`{name}" in text, f"Job.{name} is not in the guide"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import ClusterError, StoreError
 from .link import Link, blocking
 from .models import JobRecord, JobSpec
-from .phase import Event, advance
+from .phase import SILENCE_SECONDS, Event, advance
 
 if TYPE_CHECKING:
     from .jobclient import JobInfo
@@ -19,8 +19,6 @@ __all__ = ["ABANDONED_SECONDS", "newest", "read_record"]
 
 #: A job without a submission whose process has been silent for so long was never submitted, seconds.
 ABANDONED_SECONDS = 60.0
-#: A runner that has ended was the last to write of its job; after so long it is not about to, seconds.
-SILENCE_SECONDS = 15.0
 
 
 def read_record(fields: Mapping[str, Any]) -> JobRecord:

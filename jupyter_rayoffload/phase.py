@@ -13,7 +13,10 @@ from typing import Any
 
 from .models import STEPS, Failure, FileInfo, JobRecord, Phase, Step, Value
 
-__all__ = ["Event", "advance"]
+__all__ = ["SILENCE_SECONDS", "Event", "advance"]
+
+#: A runner gives a sign of life every 5 s; one that has missed three has ended, seconds.
+SILENCE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)

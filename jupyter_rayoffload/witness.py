@@ -12,6 +12,7 @@ from .course import Course
 from .errors import ClusterError, OffloadError, StoreError
 from .link import Link, blocking, translated
 from .models import ClusterInfo, ClusterPhase, JobRecord, Phase
+from .phase import SILENCE_SECONDS
 from .remote.store import Entry, follow
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ __all__ = ["Witness"]
 POLL_SECONDS = 1.0
 #: How long the runner's own last word may come after Ray's, seconds.
 GRACE_SECONDS = 3.0
-#: A runner gives a sign of life every 5 s; after three missed ones and another head, the job is lost.
-SILENCE_SECONDS = 15.0
 #: How long an unreachable head may stay so before its silent jobs count as lost, seconds.
 UNREACHABLE_SECONDS = 90.0
 

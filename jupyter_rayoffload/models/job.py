@@ -1,26 +1,16 @@
-"""The plain data that passes between layers; its JSON is the schema of store, panel and REST.
-
-Everything here is frozen. Times are seconds since the epoch (UTC), sizes are bytes.
-"""
+"""Jobs: what is asked for, and what is known of them."""
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import functools
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-from .errors import FormatMismatch
+from .base import Model
 
 __all__ = [
     "STEPS",
-    "ClusterInfo",
-    "ClusterPhase",
-    "ClusterSpec",
     "Failure",
     "FileInfo",
     "JobOptions",
@@ -32,77 +22,6 @@ __all__ = [
     "Value",
     "ValueState",
 ]
-
-_T = TypeVar("_T", bound="Model")
-
-
-class Model:
-    """Base of the frozen dataclasses below: JSON out and in."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Give a JSON-ready dictionary; fields that are None or empty are left out."""
-        out = {}
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = _plain(getattr(self, f.name))
-            if value is not None and value != [] and value != {} and value != "":
-                out[f.name] = value
-        return out
-
-    @classmethod
-    def from_json(cls: type[_T], data: Mapping[str, Any]) -> _T:
-        """Read what :meth:`to_json` wrote; fields of newer versions are ignored.
-
-        Raises
-        ------
-        FormatMismatch
-            A field is missing or of the wrong kind.
-        """
-        hints = _hints(cls)  # type: ignore[arg-type]  # classes are hashable
-        try:
-            return cls(**{k: _typed(hints[k], v) for k, v in data.items() if k in hints})
-        except (TypeError, ValueError, AttributeError) as error:
-            raise FormatMismatch(
-                f"this is not a {cls.__name__} that this version can read: {error}",
-                "Compare the versions of jupyter_rayoffload here and where it was written",
-            ) from None
-
-    def replace(self: _T, **changes: Any) -> _T:
-        """Give a copy with `changes`."""
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
-
-
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Model):
-        return value.to_json()
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
-    return value
-
-
-def _typed(hint: Any, value: Any) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if value is None or hint is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return _typed(next(a for a in args if a is not type(None)), value)
-    if origin is tuple:
-        return tuple(_typed(args[0], v) for v in value)
-    if origin is Mapping:
-        return {k: _typed(args[1], v) for k, v in value.items()}
-    if isinstance(hint, type) and issubclass(hint, Model):
-        return hint.from_json(value)
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return hint(value)
-    return value
 
 
 class Phase(str, enum.Enum):
@@ -410,65 +329,3 @@ class JobRecord(Model):
     def submission_id(self) -> str:
         """Id of the newest Ray submission; ``""`` before the first."""
         return f"{self.spec.id}-{self.attempt}" if self.attempt else ""
-
-
-class ClusterPhase(str, enum.Enum):
-    """Where a cluster is."""
-
-    NONE = "none"
-    STARTING = "starting"
-    RUNNING = "running"
-    SUSPENDED = "suspended"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class ClusterSpec(Model):
-    """What a cluster should be; the Kubernetes back end reads more of it than the embedded one."""
-
-    name: str = "default"
-    profile: str = ""
-
-
-@dataclass(frozen=True)
-class ClusterInfo(Model):
-    """What is known of a cluster at one moment; holds no secret.
-
-    Parameters
-    ----------
-    name : str
-    kind : str
-        ``embedded``, ``address`` or ``kubernetes``.
-    phase : ClusterPhase
-    reason, detail : str
-        In words, as in :class:`JobRecord`.
-    address : str
-        Of Ray's Jobs API.
-    dashboard : str
-        For a browser.
-    session : str
-        Ray's session name.
-    python, ray : str
-        Versions on the cluster: ``3.11``, ``2.60.0``.
-    resources, used : Mapping of str to float
-        ``CPU``, ``GPU``, ``memory`` (bytes) and custom ones.
-    nodes : int
-    since : float, optional
-        When this phase began.
-    """
-
-    name: str = "default"
-    kind: str = ""
-    phase: ClusterPhase = ClusterPhase.NONE
-    reason: str = ""
-    detail: str = ""
-    address: str = ""
-    dashboard: str = ""
-    session: str = ""
-    python: str = ""
-    ray: str = ""
-    resources: Mapping[str, float] = field(default_factory=dict)
-    used: Mapping[str, float] = field(default_factory=dict)
-    nodes: int = 0
-    since: float | None = None

@@ -1,0 +1,38 @@
+"""The plain data that passes between layers; its JSON is the schema of store, panel and REST.
+
+Everything here is frozen. Times are seconds since the epoch (UTC), sizes are bytes.
+"""
+
+from .base import Model
+from .cluster import ClusterInfo, ClusterPhase, ClusterSpec
+from .job import (
+    STEPS,
+    Failure,
+    FileInfo,
+    JobOptions,
+    JobRecord,
+    JobSpec,
+    Phase,
+    Resources,
+    Step,
+    Value,
+    ValueState,
+)
+
+__all__ = [
+    "STEPS",
+    "ClusterInfo",
+    "ClusterPhase",
+    "ClusterSpec",
+    "Failure",
+    "FileInfo",
+    "JobOptions",
+    "JobRecord",
+    "JobSpec",
+    "Model",
+    "Phase",
+    "Resources",
+    "Step",
+    "Value",
+    "ValueState",
+]

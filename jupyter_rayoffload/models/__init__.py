@@ -4,7 +4,7 @@ Everything here is frozen. Times are seconds since the epoch (UTC), sizes are by
 """
 
 from .base import Model
-from .cluster import ClusterInfo, ClusterPhase, ClusterSpec
+from .cluster import ClusterInfo, ClusterPhase, ClusterSpec, PodSpec, Volume, WorkerGroup
 from .job import (
     STEPS,
     Failure,
@@ -31,8 +31,11 @@ __all__ = [
     "JobSpec",
     "Model",
     "Phase",
+    "PodSpec",
     "Resources",
     "Step",
     "Value",
     "ValueState",
+    "Volume",
+    "WorkerGroup",
 ]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from .base import Model
 
-__all__ = ["ClusterInfo", "ClusterPhase", "ClusterSpec"]
+__all__ = ["ClusterInfo", "ClusterPhase", "ClusterSpec", "PodSpec", "Volume", "WorkerGroup"]
 
 
 class ClusterPhase(str, enum.Enum):
@@ -23,11 +24,141 @@ class ClusterPhase(str, enum.Enum):
 
 
 @dataclass(frozen=True)
+class PodSpec(Model):
+    """One Ray pod: the head, or each worker of a group.
+
+    Parameters
+    ----------
+    cpus : float, optional
+        Limit, in cores; Ray counts with it, rounded up.
+    memory : int, optional
+        Limit, in bytes.
+    gpus : int
+    gpu_resource : str
+        What the device plugin of the nodes calls a GPU.
+    requests : Mapping of str to str
+        Kubernetes quantities to reserve where they are less than the limits: ``{"cpu": "500m"}``.
+    start_params : Mapping of str to str
+        Of ``ray start``, without the dashes.
+    env : Mapping of str to str
+    node_selector, labels, annotations : Mapping of str to str
+    tolerations : tuple of Mapping
+        As in a Kubernetes pod.
+    priority_class : str
+    """
+
+    cpus: float | None = None
+    memory: int | None = None
+    gpus: int = 0
+    gpu_resource: str = "nvidia.com/gpu"
+    requests: Mapping[str, str] = field(default_factory=dict)
+    start_params: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    priority_class: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerGroup(Model):
+    """Workers of one kind.
+
+    Parameters
+    ----------
+    name : str
+    pod : PodSpec
+    replicas : int
+        How many there are at first; without autoscaling, until somebody scales.
+    minimum, maximum : int, optional
+        Bounds of the autoscaler; by default 0, and `replicas`.
+    """
+
+    name: str = "workers"
+    pod: PodSpec = PodSpec()
+    replicas: int = 1
+    minimum: int = 0
+    maximum: int | None = None
+
+
+@dataclass(frozen=True)
+class Volume(Model):
+    """What is mounted into every Ray pod: one of a claim, a Secret or a ConfigMap of the namespace.
+
+    Parameters
+    ----------
+    name : str
+        Of the volume.
+    path : str
+        Where it is mounted.
+    claim, secret, config_map : str
+        Name of what is mounted.
+    sub_path : str
+        The part of it that is mounted.
+    read_only : bool
+    """
+
+    name: str
+    path: str
+    claim: str = ""
+    secret: str = ""
+    config_map: str = ""
+    sub_path: str = ""
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
 class ClusterSpec(Model):
-    """What a cluster should be; the Kubernetes back end reads more of it than the embedded one."""
+    """What a cluster should be; the embedded back end reads only its name.
+
+    Parameters
+    ----------
+    name, profile : str
+    image : str
+        Must have ``ray[default]`` and the Python minor version of the kernel.
+    ray : str
+        Version of Ray in it.
+    pull_policy : str
+        ``IfNotPresent``, ``Always``, ``Never``, or empty for the default of Kubernetes.
+    pull_secrets : tuple of str
+    head : PodSpec
+    groups : tuple of WorkerGroup
+        Without any, cells run on the head.
+    autoscale : bool
+        Ray adds and removes workers by itself. Its head then holds rights to all pods of the namespace.
+    idle_seconds : float, optional
+        After which the autoscaler removes an idle worker.
+    service_type : str
+        Of the head's service; empty for KubeRay's default.
+    token_secret : str
+        Secret with Ray's token under ``auth_token``; by default KubeRay makes one for the cluster.
+    store_secret : str
+        Secret with the connection file of the store under ``connection.json``.
+    volumes : tuple of Volume
+    labels, annotations : Mapping of str to str
+        Of the RayCluster.
+    overlay : Mapping
+        Laid over the RayCluster at last, for what has no name here: see :func:`.clusters.manifest.overlaid`.
+    """
 
     name: str = "default"
     profile: str = ""
+    image: str = ""
+    ray: str = ""
+    pull_policy: str = ""
+    pull_secrets: tuple[str, ...] = ()
+    head: PodSpec = PodSpec()
+    groups: tuple[WorkerGroup, ...] = ()
+    autoscale: bool = False
+    idle_seconds: float | None = None
+    service_type: str = ""
+    token_secret: str = ""
+    store_secret: str = ""
+    volumes: tuple[Volume, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    overlay: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -218,16 +218,22 @@ class Job:
 
     def _had(self, known: Mapping[str, Any]) -> Callable[[str], Any]:
         """Give what finds an input or a part of one: in `known`, or as it was sent if that has changed."""
-        from .remote.codec import fingerprint
+        from .remote.codec import Unpicklable, fingerprint, travelled
         from .remote.parts import Part
 
         @functools.cache
-        def print_of(name: str) -> str:
-            return (fingerprint(known[name], self._session.namespace) or b"").hex()
+        def prints_of(name: str) -> frozenset[str]:
+            """Give the prints that an unchanged value has in a job: it came from another, or from here."""
+            namespace, value = self._session.namespace, known[name]
+            try:
+                both = value, travelled(value, namespace, self._session.origin().signer)
+            except Unpicklable:
+                return frozenset()
+            return frozenset((fingerprint(v, namespace) or b"").hex() for v in both)
 
         def find(key: str) -> Any:
             part = Part.from_key(key)
-            if part.name in known and part.print in ("", print_of(part.name)):
+            if part.name in known and (not part.print or part.print in prints_of(part.name)):
                 return part.of(known[part.name])
             return part.of(self.value(part.name, "inputs"))
 

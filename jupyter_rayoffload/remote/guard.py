@@ -246,8 +246,7 @@ class Guard:
             end = {"phase": "failed", "exit_code": TIMED_OUT, "failure": failure}
             self._stop = _Stop(end, now + TIMEOUT_GRACE_SECONDS)
         if self._stop:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._cell, signal.SIGINT)
+            processes.interrupt_main_thread(self._cell)
 
     def _overdue(self) -> bool:
         return self._stop is not None and time.monotonic() >= self._stop.deadline

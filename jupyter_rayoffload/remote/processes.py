@@ -11,7 +11,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["adopt_orphans", "descendants", "die_with_parent", "kill_descendants", "limit_memory", "oom_kills"]
+__all__ = [
+    "adopt_orphans",
+    "descendants",
+    "die_with_parent",
+    "interrupt_main_thread",
+    "kill_descendants",
+    "limit_memory",
+    "oom_kills",
+]
 
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG = 1
@@ -34,6 +42,21 @@ def _prctl(option: int, value: int) -> None:
     # Other systems have no prctl; there, descendants that leave their parents are not found.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def interrupt_main_thread(pid: int) -> None:
+    """Send SIGINT to the main thread of process `pid`.
+
+    A signal to a process goes to any of its threads: to a second one where the main thread has just been
+    given another signal. Python only notes it there, for the main thread to handle, and that one, if it
+    sleeps, is not woken: it may sleep until it is killed.
+    """
+    try:
+        # A main thread has the id of its process. No success: it has ended.
+        ctypes.CDLL(None).tgkill(pid, pid, signal.SIGINT)
+    except AttributeError:  # a libc without it, as glibc before 2.30
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
 
 
 def descendants(root: int) -> list[int]:

@@ -463,6 +463,26 @@ def test_stop_interrupts_a_cell_that_awaits(driver: Driver, way):
     assert (run.code, run.text("stdout")) == (143, "begun\ntidied up\n")
 
 
+def test_stop_is_for_the_main_thread(driver: Driver):
+    # That one alone handles signals in Python, and it may be asleep: here another thread would take them.
+    source = (
+        "import signal, threading, time\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
+        "def take():\n"
+        "    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])\n    print('begun')\n"
+        "    time.sleep(60)\n"
+        "threading.Thread(target=take, daemon=True).start()\n"
+        "while signal.SIGINT not in signal.sigpending():\n    time.sleep(0.01)\n"
+        "print('mine')\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])"
+    )
+    run = driver.start(driver.submit(source), env=PATIENT).until("begun")
+    driver.store.request_stop(run.id, "a test", "gently")
+    run.wait(20)
+    assert (run.code, run.text("stdout")) == (143, "begun\nmine\n")
+    assert "KeyboardInterrupt" in [c["ename"] for c in run.contents("error")]
+
+
 def test_stop_leaves_no_child_behind_even_if_all_is_ignored(driver: Driver):
     run = driver.start(
         driver.submit(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from types import FrameType
 from typing import Any, TypeVar
@@ -17,13 +20,17 @@ _T = TypeVar("_T")
 
 #: How long tasks that the cell left behind may take to end, seconds.
 LEFTOVER_SECONDS = 1.0
+#: After this an interrupt that Python ignored comes again; whatever ignored it has ended, seconds.
+AGAIN_SECONDS = 0.1
 
 
 class Interrupt:
     """Makes the first SIGINT or SIGTERM a KeyboardInterrupt of the cell, and runs its coroutine.
 
     Ray's stop sends SIGTERM to every process of the job, and the guard may send SIGINT as well: a second
-    interrupt would end the ``finally`` blocks that the first one started, so only the first counts.
+    interrupt would end the ``finally`` blocks that the first one started, so only the first counts. It comes
+    again only if Python ignored it, as it ignores every exception of a ``__del__`` or of a callback from C:
+    then it has started nothing.
     """
 
     def __init__(self) -> None:
@@ -31,11 +38,13 @@ class Interrupt:
         self._shields = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._report = sys.unraisablehook
 
     def install(self) -> None:
         """Take both signals, in this process alone: a forked child dies of them as it would anywhere."""
         signal.signal(signal.SIGINT, self.handle)
         signal.signal(signal.SIGTERM, self.handle)
+        self._report, sys.unraisablehook = sys.unraisablehook, self._on_ignored
         os.register_at_fork(after_in_child=self._in_forked_child)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
@@ -69,6 +78,19 @@ class Interrupt:
         # The cell awaits: nothing of it is on the stack, so its task is cancelled where it waits.
         loop.call_soon_threadsafe(task.cancel)
 
+    def _on_ignored(self, ignored: sys.UnraisableHookArgs) -> None:
+        """Take an exception that Python ignores; all but our own are reported as ever."""
+        if self.came and issubclass(ignored.exc_type, KeyboardInterrupt):
+            # Later, and from another thread: raised here it would be ignored as well.
+            _thread.start_new_thread(self._come_again, ())
+        else:
+            self._report(ignored)
+
+    def _come_again(self) -> None:
+        time.sleep(AGAIN_SECONDS)
+        self.came = False
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run `coroutine` in an event loop of its own until it ends, interrupted or not.
 
@@ -93,6 +115,7 @@ class Interrupt:
     def _in_forked_child(self) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self.came = False  # an interrupt that the child ignores is not the cell's
 
 
 def _end_leftovers(loop: asyncio.AbstractEventLoop) -> None:

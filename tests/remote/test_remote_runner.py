@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import zipfile
@@ -481,6 +482,28 @@ def test_stop_is_for_the_main_thread(driver: Driver):
     run.wait(20)
     assert (run.code, run.text("stdout")) == (143, "begun\nmine\n")
     assert "KeyboardInterrupt" in [c["ename"] for c in run.contents("error")]
+
+
+@pytest.mark.parametrize(
+    "ignoring",
+    [
+        "class Thing:\n    def __del__(self): work()\nThing()",
+        "import ctypes\nctypes.CFUNCTYPE(None)(work)()",
+        "class Thing: pass\nimport weakref\nthing = Thing()\nweakref.finalize(thing, work)\ndel thing",
+    ],
+    ids=["finalizer", "callback of C", "callback of weakref"],
+)
+def test_stop_where_python_ignores_exceptions(driver: Driver, ignoring):
+    body = f"{ignoring}\nprint('went on')\ntime.sleep(60)"
+    source = (
+        "import time\ndef work():\n    print('begun')\n    time.sleep(60)\n"
+        f"try:\n{textwrap.indent(body, '    ')}\nfinally:\n    time.sleep(0.4); print('tidied up')"
+    )
+    run = driver.start(driver.submit(source), env=PATIENT).until("begun")
+    run.stop_as_ray()
+    run.wait(20)
+    assert run.text() == "begun\nwent on\ntidied up\n"
+    assert (run.code, run.end["phase"]) == (143, "cancelled")
 
 
 def test_stop_leaves_no_child_behind_even_if_all_is_ignored(driver: Driver):

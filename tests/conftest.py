@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.ray_fixture import ray_cluster  # noqa: F401  (pytest finds fixtures by name)
 
 HERE = Path(__file__).parent
+
+# No test fails because the machine is busy.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
 #: Tests that share a cluster, a kernel or a page stay together in one process (pytest-xdist's `loadgroup`),
 #: and so do those of one file. What is named here comes after all others: it takes longest.
 GROUPS = {

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Jupyter refuses to run as root unasked; in a container there is often nobody else.
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab demo test all check bench clean
+.PHONY: help lab demo test quick check bench clean
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,11 +23,11 @@ lab: $(VENV)/.installed ## JupyterLab with the quickstart open
 demo: $(VENV)/.installed ## The same notebook without a browser; fails if anything differs from what it should be
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.installed ## Tests that start neither Ray nor kernels nor a browser
-	$(BIN)/python -m pytest -m "not ray and not kernel and not browser"
+test: $(VENV)/.installed ## Every test: real Ray, real Redis, real kernels, a real browser where there is one
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
-all: $(VENV)/.installed ## Every test: real Ray, real kernels, a real browser where there is one; takes long
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+quick: $(VENV)/.installed ## The tests that start neither Ray nor kernels nor a browser
+	$(BIN)/python -m pytest -n 2 -m "not ray and not kernel and not browser"
 
 check: $(VENV)/.installed ## Style and types
 	$(BIN)/ruff check .

@@ -92,11 +92,11 @@ except ImportError:
 else:
     raise AssertionError("redis must not win over the image's own")
 sys.path.append(os.path.join({str(unpacked)!r}, "{bundle.SITE}"))
-import redis, IPython.core.interactiveshell, psutil
+import redis, IPython.core.interactiveshell
 from importlib.metadata import entry_points, version
 print(version("cloudpickle"), version("IPython"), version("redis"))
 print([e.value for e in entry_points(group="matplotlib.backend")])
-print(all(m.__file__.startswith({str(unpacked)!r}) for m in (redis, IPython, cloudpickle, blake3, psutil)))
+print(all(m.__file__.startswith({str(unpacked)!r}) for m in (redis, IPython, cloudpickle, blake3)))
 """
     versions = " ".join(importlib.metadata.version(n) for n in ("cloudpickle", "ipython", "redis"))
     assert run(bare_python, code, unpacked).splitlines() == [

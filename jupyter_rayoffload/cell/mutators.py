@@ -210,7 +210,7 @@ def _mutators(value: Any) -> re.Pattern[str] | None:
 
 
 def _is_one_of(cls: type, package: str, names: str) -> bool:
-    module = cls.__module__
+    module = str(cls.__module__)
     return (module == package or module.startswith(f"{package}.")) and (
         not names or cls.__name__ in names.split()
     )

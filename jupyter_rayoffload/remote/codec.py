@@ -27,7 +27,7 @@ from .byvalue import functions_behind
 from .culprit import explain
 from .describe import describe
 from .fingerprint import fingerprint
-from .libraries import versions
+from .libraries import package_of, versions
 from .pickling import PRELUDE, Reader, Writer, known_prelude, refers_to, what_is_absent
 from .signing import Signer
 from .wire import allocate
@@ -220,7 +220,7 @@ def freeze(
                 for (name, value), size in zip(wanted.items(), sizes, strict=True)
             ],
             refused,
-            versions({kind.__module__ for kind in draft.writer.reducers} | draft.writer.imported),
+            versions({package_of(kind) for kind in draft.writer.reducers} | draft.writer.imported),
             frozenset(draft.writer.files),
         )
 

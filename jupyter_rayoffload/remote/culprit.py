@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .libraries import package_of
 from .pickling import Refused, Writer
 from .rebuild import class_dict
 
@@ -98,7 +99,7 @@ def _words(value: Any) -> str:
         if isinstance(value, kinds):
             return words
     kind = type(value)
-    if kind.__module__.partition(".")[0] in _DATABASES and kind.__name__.endswith(_CONNECTIONS):
+    if package_of(kind) in _DATABASES and kind.__name__.endswith(_CONNECTIONS):
         return "a database connection"
     return ""
 

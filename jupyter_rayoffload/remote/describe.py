@@ -10,6 +10,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from .libraries import package_of
+
 __all__ = ["describe"]
 
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.MethodWrapperType)
@@ -68,7 +70,7 @@ def describe(value: Any) -> str:
 
 def _shaped(value: Any, kind: type) -> str:
     for base in kind.__mro__:
-        typed = _SHAPED.get((base.__module__.partition(".")[0], base.__name__))
+        typed = _SHAPED.get((package_of(base), base.__name__))
         if typed is not None:
             sizes = " × ".join(f"{size:,}" for size in tuple(value.shape)) or "scalar"
             dtype = str(value.dtype).removeprefix("torch.") if typed else ""

@@ -10,6 +10,7 @@ from typing import Any
 from blake3 import blake3
 
 from .byvalue import functions_behind
+from .libraries import package_of
 from .pickling import Writer
 from .rebuild import Rebuilder, identities
 from .signing import PARALLEL_BYTES
@@ -95,9 +96,9 @@ class _Pickler(Writer):
     def choose(self, kind: type) -> Callable[[Any], Any] | None:
         """As the writer, but without caches."""
         for base in kind.__mro__:
-            if base.__module__.partition(".")[0] == "pandas" and base.__name__ in ("DataFrame", "Series"):
+            if package_of(base) == "pandas" and base.__name__ in ("DataFrame", "Series"):
                 return _frame if base.__name__ == "DataFrame" else _series
-        if kind.__module__ == "weakref":
+        if package_of(kind) == "weakref":
             return _weak
         caches = _caches(kind)
         chosen = super().choose(kind)
@@ -110,15 +111,23 @@ def _caches(kind: type) -> frozenset[str]:
     names = {
         name for base in kind.__mro__ for name, item in vars(base).items() if isinstance(item, properties)
     }
-    return _CACHES.get(kind.__module__.partition(".")[0], frozenset()) | names
+    return _CACHES.get(package_of(kind), frozenset()) | names
 
 
 def _without(caches: frozenset[str], value: Any) -> Any:
     reduced = value.__reduce_ex__(5)
-    if not (isinstance(reduced, tuple) and len(reduced) > 2 and isinstance(reduced[2], dict)):
+    if not (isinstance(reduced, tuple) and len(reduced) > 2):
         return reduced
-    state = {name: item for name, item in reduced[2].items() if name not in caches}
-    return (*reduced[:2], state or None, *reduced[3:])  # as pickle does it for an object without attributes
+    state = reduced[2]
+    if isinstance(state, tuple):  # of slots and attributes, or of what a C type holds besides
+        state = tuple(_kept(part, caches) if type(part) is dict else part for part in state)
+    elif isinstance(state, dict):
+        state = _kept(state, caches) or None  # as pickle does it for an object without attributes
+    return (*reduced[:2], state, *reduced[3:])
+
+
+def _kept(attributes: dict[str, Any], caches: frozenset[str]) -> dict[str, Any]:
+    return {name: item for name, item in attributes.items() if name not in caches}
 
 
 def _weak(value: Any) -> Any:

@@ -7,7 +7,7 @@ import importlib.metadata
 import sys
 from collections.abc import Iterable
 
-__all__ = ["versions"]
+__all__ = ["package_of", "versions"]
 
 #: Import names that differ from the distribution's; for others all distributions are searched, once.
 _KNOWN = {
@@ -17,6 +17,15 @@ _KNOWN = {
     "yaml": "PyYAML",
     "bs4": "beautifulsoup4",
 }
+
+
+def package_of(kind: type) -> str:
+    """Give the first part of a type's module.
+
+    It is empty where that is no text: a type of Cython's own has a descriptor there.
+    """
+    module = kind.__module__
+    return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 def versions(modules: Iterable[str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from typing import Any
 from cloudpickle import cloudpickle as cp
 
 from .byvalue import CACHED, ByValue
+from .libraries import package_of
 from .rebuild import MAKERS, Rebuilder, StandIn, stand_in
 
 __all__ = [
@@ -238,7 +239,7 @@ def what_is_absent(value: Any, namespace: dict[str, Any]) -> str:
 def ray_handle(kind: type) -> str:
     """Give what a type of Ray's is called in words if its values live only inside their job, else ``""``."""
     for base in kind.__mro__:
-        if base.__name__ in _RAY_HANDLES and base.__module__.partition(".")[0] == "ray":
+        if base.__name__ in _RAY_HANDLES and package_of(base) == "ray":
             return _RAY_HANDLES[base.__name__]
     return ""
 

@@ -228,7 +228,8 @@ def test_an_exception_of_the_cells_own_class_with_its_chain(driver: Driver):
         "class Odd(Exception):\n"
         "    def __init__(self, *, size):\n"
         "        super().__init__(f'size {size}')\n        self.size = size\n"
-        "try:\n    {}['k']\nexcept KeyError as e:\n    e.add_note('noted')\n    raise Odd(size=3) from e\n"
+        "try:\n    {}['k']\nexcept KeyError as e:\n"
+        "    e.__notes__ = ['noted']\n    raise Odd(size=3) from e\n"
     )
     assert run.code == 1
     assert run.end["error_slot"] == "error"

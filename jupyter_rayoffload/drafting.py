@@ -108,11 +108,11 @@ def draft_cell(
     references = {n: namespace[n] for n in names if isinstance(namespace[n], Reference)}
     after.update({n: f"{r.job}#{r.name}" for n, r in references.items()})
     values = {n: namespace[n] for n in names if n not in references}
-    owned = pending_writes(analysis, namespace)
+    owned = pending_writes(analysis, namespace, after)
     if options.outputs is not None:
         owned = frozenset(options.outputs)
     owned = frozenset(n for n in owned if not _imported_already(n, analysis, namespace))
-    maybe = watched(analysis, namespace, set(reads.names) - wanted) & (set(values) | set(after))
+    maybe = watched(analysis, namespace, set(reads.names) - wanted, after) & (set(values) | set(after))
     expected = (
         frozenset(options.outputs) if options.outputs is not None else analysis.writes | (owned & set(names))
     )

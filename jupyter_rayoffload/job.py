@@ -262,6 +262,26 @@ class Job:
             )
         return self.values(slot)[name]
 
+    def input(self, name: str) -> Any:
+        """Give an input: as it was sent, or from the job that it waited for.
+
+        Raises
+        ------
+        OutputUnavailable
+            That job is not known here.
+        """
+        job_id, _, there = self.record.spec.after.get(name, "").partition("#")
+        if not job_id:
+            return self.value(name, "inputs")
+        job = self._session.jobs.get(job_id)
+        if job is None:
+            raise OutputUnavailable(
+                f"{name!r} of job {self.id} came from job {job_id}, which this notebook does not know",
+                f"%ray attach {job_id}, and ask again",
+            )
+        there = there or name
+        return job.outputs[there] if there in job.outputs else job.input(there)
+
     def _result(self) -> Any:
         result = self.end.get("result") or {}
         if result.get("reason"):
@@ -438,7 +458,7 @@ class _Outputs(Mapping[str, Any]):
             return imported_value(*imported)
         same = self._job.end.get("same", {}).get(name)
         if same:  # an input, unchanged: it did not travel back
-            return self._job.value(same, "inputs")
+            return self._job.input(same)
         return self._job.value(name)
 
     def __iter__(self) -> Iterator[str]:

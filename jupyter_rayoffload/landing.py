@@ -12,12 +12,11 @@ import contextlib
 import linecache
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from types import FunctionType, MethodType, ModuleType
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from .cell import analyze, closure
+from .claims import MISSING, Claim, pair_up
 from .errors import DependencyFailed, OffloadError
 from .imports import bind
 from .models import JobSpec, Phase, Value, ValueState
@@ -33,25 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Landing", "dependency_failed"]
 
 log = logging.getLogger(__name__)
-_MISSING = object()
-#: Objects that :func:`pair_up` looks at.
-_PAIRS = 10_000
-#: What has no identity that anyone could miss.
-_CONSTANT = (type(None), bool, int, float, complex, str, bytes, range, type, FunctionType, ModuleType)
-
-
-@dataclass
-class _Claim:
-    """What a job may land: the values its names had when it was submitted."""
-
-    job: Job
-    originals: Mapping[str, Any]
-    before: Mapping[str, int]
-    quiet: bool = False
-
-    def held(self) -> dict[str, Any]:
-        """Give the values that were there."""
-        return {name: value for name, value in self.originals.items() if value is not _MISSING}
 
 
 class Landing:
@@ -66,11 +46,14 @@ class Landing:
     def __init__(self, shell: InteractiveShell, session: Session) -> None:
         self.shell, self.session = shell, session
         self.namespace: dict[str, Any] = shell.user_ns
-        self.owners: dict[str, Job] = {}
-        self._claims: dict[str, _Claim] = {}
+        #: Of each name the jobs that may still assign it, oldest first; other cells wait for the newest.
+        self.owners: dict[str, list[Job]] = {}
+        self._claims: dict[str, Claim] = {}
         self._stale: dict[str, Job] = {}
         # Of each name, id and time of the job that has assigned it last; not the job, which holds values.
         self._landed: dict[str, tuple[str, float]] = {}
+        # Of each name what lands if no newer owner assigns it after all.
+        self._deferred: dict[str, Claim] = {}
         self._busy = 0
         self._transformer = _WaitInFront(self)
 
@@ -104,24 +87,27 @@ class Landing:
         """
         pending = set(pending)
         names = pending | set(possible) | {v.name for v in job.record.spec.inputs}
-        self._claims[job.id] = _Claim(
+        self._claims[job.id] = Claim(
             job,
-            {name: self.namespace.get(name, _MISSING) for name in names},
+            {name: self.namespace.get(name, MISSING) for name in names},
             {name: id(value) for name, value in self.namespace.items()},
         )
         for name in pending:
-            self.owners[name] = job
+            self.pending(name)  # owners whose value the notebook has replaced are none
+            self.owners.setdefault(name, []).append(job)
             self._stale.pop(name, None)
         job.add_done_callback(lambda _: self._wake())
 
     def pending(self, name: str) -> Job | None:
         """Give the job that will still assign `name`, if there is one."""
-        job = self.owners.get(name)
-        claim = self._claims.get(job.id) if job is not None else None
-        if claim is None:
+        owners = self.owners.get(name)
+        if not owners:
             return None
-        if self.namespace.get(name, _MISSING) is not claim.originals[name]:
+        job = owners[-1]
+        claim = self._claims.get(job.id)
+        if claim is None or not claim.untouched(name, self.namespace.get(name, MISSING)):
             del self.owners[name]  # the notebook has bound it anew: what the job assigns came before that
+            self._deferred.pop(name, None)
             return None
         return job
 
@@ -170,8 +156,9 @@ class Landing:
         claim = self._claims.pop(job.id, None)
         if claim is None:
             return
-        owned = [name for name, owner in self.owners.items() if owner is job]
-        if job.phase is Phase.SUCCEEDED or (even_failed and job.end):
+        owned = [name for name, owners in self.owners.items() if job in owners]
+        landable = job.phase is Phase.SUCCEEDED or bool(even_failed and job.end)
+        if landable:
             states = self._bind(job, claim)
         else:
             states = [
@@ -180,24 +167,39 @@ class Landing:
                 if v.state is not ValueState.CANNOT_TRAVEL
             ]
         if job.phase is not Phase.SUCCEEDED and not even_failed:  # a waiting cell has raised the error itself
-            still = [n for n in owned if self.namespace.get(n, _MISSING) is claim.originals[n]]
+            still = [n for n in owned if claim.untouched(n, self.namespace.get(n, MISSING))]
             self._stale.update(dict.fromkeys(still, job))
+        assigned = (
+            {v.name for v in job.record.outputs} | set(job.end.get("deleted", ())) if landable else set()
+        )
         for name in owned:
-            del self.owners[name]
-        newest = (job.id, job.record.spec.created)
-        self._landed.update({v.name: newest for v in states if v.state is not ValueState.NOT_LANDED})
+            self._disown(name, job, assigned=name in assigned)
         job.settle(states)
         job.let_go()
 
-    def _bind(self, job: Job, claim: _Claim) -> list[Value]:
+    def _disown(self, name: str, job: Job, assigned: bool) -> None:
+        """Take a job, and those it has outrun, from a name's owners; after the last, what waits lands."""
+        owners = self.owners[name]
+        place = owners.index(job)
+        del owners[0 if assigned else place : place + 1]
+        if owners:
+            return
+        del self.owners[name]
+        late = self._deferred.pop(name, None)
+        if late is not None and not assigned:
+            late.job.settle(self._bind(late.job, late, [name]))
+            late.job.let_go()
+
+    def _bind(self, job: Job, claim: Claim, names: Collection[str] | None = None) -> list[Value]:
+        """Bind what a job gave, or only `names` of it; give what has become of each output."""
         states: list[Value] = []
         self._recall(job)
         for name in job.end.get("deleted", ()):
-            if not self._refusal(job, claim, name):
-                self.namespace.pop(name, None)
+            if names is None and not self._refusal(job, claim, name):
+                self._set(job, name, MISSING)
         landing = []
         for value in job.record.outputs:
-            if value.state is ValueState.CANNOT_TRAVEL:
+            if value.state is ValueState.CANNOT_TRAVEL or (names is not None and value.name not in names):
                 continue
             refusal = self._refusal(job, claim, value.name)
             if refusal:
@@ -206,14 +208,38 @@ class Landing:
                 landing.append(value)
         imports = job.end.get("imports", {})
         for value in [v for v in landing if v.name in imports]:
-            self.namespace[value.name] = bind(*imports[value.name])
+            self._set(job, value.name, bind(*imports[value.name]))
             states.append(value.replace(state=ValueState.LANDED))
         same = job.end.get("same", {})
         for value in [v for v in landing if v.name in same]:
-            self.namespace[value.name] = claim.originals[same[value.name]]
-            states.append(value.replace(state=ValueState.LANDED))
+            try:
+                self._set(job, value.name, self._input(claim, same[value.name]))
+            except OffloadError as error:
+                states.append(value.replace(state=ValueState.NOT_LANDED, reason=str(error)))
+            else:
+                states.append(value.replace(state=ValueState.LANDED))
         rest = [v for v in landing if v.name not in imports and v.name not in same]
-        return states + self._bind_values(job, claim, rest)
+        states += self._bind_values(job, claim, rest, alone=names is not None)
+        newest = (job.id, job.record.spec.created)
+        self._landed.update({v.name: newest for v in states if v.state is not ValueState.NOT_LANDED})
+        return states
+
+    def _set(self, job: Job, name: str, value: Any) -> None:
+        """Bind a name to what a job gave, or unbind it; for newer jobs that comes before them."""
+        old = self.namespace.pop(name, MISSING) if value is MISSING else self.namespace.get(name, MISSING)
+        if value is not MISSING:
+            self.namespace[name] = value
+        for claim in [*self._claims.values(), *self._deferred.values()]:
+            newer = claim.job.record.spec.created > job.record.spec.created
+            if newer and claim.untouched(name, old):
+                claim.follow(name, value, job)
+
+    def _input(self, claim: Claim, name: str) -> Any:
+        """Give the object of this notebook that a job had as its input `name`."""
+        there = claim.job.record.spec.after.get(name)
+        if there is None:
+            return claim.originals[name]
+        return claim.expected[name] if claim.sources.get(name) == there else claim.job.input(name)
 
     def _recall(self, job: Job) -> None:
         """Know the cell by the name of its code, so that tracebacks of its functions show their lines."""
@@ -225,13 +251,14 @@ class Landing:
         with contextlib.suppress(AttributeError):  # IPython's own map of such names to `Cell In[7]`
             cast("Any", self.shell.compile)._filename_map[name] = spec.count
 
-    def _bind_values(self, job: Job, claim: _Claim, landing: list[Value]) -> list[Value]:
-        if not landing and not job.end.get("replaced"):
+    def _bind_values(self, job: Job, claim: Claim, landing: list[Value], alone: bool) -> list[Value]:
+        replaced = {} if alone else job.end.get("replaced", {})
+        if not landing and not replaced:
             return []
         size = sum(v.size or 0 for v in landing)
         if job.record.spec.options.lazy or size > self.session.config.lazy_above:
             for value in landing:
-                self.namespace[value.name] = Reference(job, value.name)
+                self._set(job, value.name, Reference(job, value.name))
             return [
                 v.replace(state=ValueState.KEPT, reason="a reference; .get() brings it here") for v in landing
             ]
@@ -246,15 +273,15 @@ class Landing:
         changed: dict[int, tuple[Any, Any]] = {}
         for value in here:
             if value.name in job.end.get("in_place", ()):
-                pair_up(claim.originals.get(value.name, _MISSING), values[value.name], changed)
-            self.namespace[value.name] = values[value.name]
-        for name, key in job.end.get("replaced", {}).items():  # changed, and then bound to something else
+                pair_up(claim.expected.get(value.name, MISSING), values[value.name], changed)
+            self._set(job, value.name, values[value.name])
+        for name, key in replaced.items():  # changed, and then bound to something else
             if key in values:
-                pair_up(claim.originals.get(name, _MISSING), values[key], changed)
+                pair_up(claim.expected.get(name, MISSING), values[key], changed)
         for name, held in list(self.namespace.items()):
-            old, new = changed.get(id(held), (_MISSING, None))
+            old, new = changed.get(id(held), (MISSING, None))
             if held is old:  # another name of what the cell changed in place
-                self.namespace[name] = new
+                self._set(job, name, new)
         return [
             v.replace(state=ValueState.NOT_LANDED, reason=f"it cannot be rebuilt here: {absent[v.name]}")
             if v.name in absent
@@ -262,17 +289,15 @@ class Landing:
             for v in landing
         ]
 
-    def _refusal(self, job: Job, claim: _Claim, name: str) -> str:
+    def _refusal(self, job: Job, claim: Claim, name: str) -> str:
         """Say why `name` must not land; empty where it may."""
-        owner = self.owners.get(name)
-        if owner is not None and owner is not job:
-            return f"a newer job, {owner.id}, assigns it"
-        now = self.namespace.get(name, _MISSING)
-        if name in claim.originals:
-            same = now is claim.originals[name]
-        else:
-            same = claim.before.get(name, id(_MISSING)) == id(now)
-        if same:
+        owners = self.owners.get(name)
+        if owners and owners[-1].record.spec.created > job.record.spec.created:
+            last = self._deferred.get(name)
+            if last is None or last.job.record.spec.created < job.record.spec.created:
+                self._deferred[name] = claim
+            return f"a newer job, {owners[-1].id}, assigns it"
+        if claim.untouched(name, self.namespace.get(name, MISSING)):
             return ""
         newest, created = self._landed.get(name, ("", 0.0))
         if created > job.record.spec.created:
@@ -302,17 +327,16 @@ class Landing:
             The wait was interrupted; the jobs go on.
         """
         for name in names:
-            job = self.pending(name)
-            if job is not None:
+            while (job := self.pending(name)) is not None:  # the newest may not assign it after all
                 self._await(name, job)
-            elif name in self._stale:
+            if name in self._stale:
                 self._warn(name)
 
     def _await(self, name: str, job: Job) -> None:
         if not job.done():
             with _notice(self.shell, f"Waits for {name} from job {job.label or job.id}"):
                 job.wait()
-        self.land(job)
+        self.land_ready()  # older ones first
         if job.phase is not Phase.SUCCEEDED:
             self._stale = {n: j for n, j in self._stale.items() if j is not job or n != name}
             raise dependency_failed(name, job)
@@ -325,33 +349,6 @@ class Landing:
             UserWarning,
             stacklevel=4,  # the cell: it calls OffloadMagics.arrive, which calls arrive
         )
-
-
-def pair_up(old: Any, new: Any, pairs: dict[int, tuple[Any, Any]]) -> None:
-    """Find what an object that was changed in place, and what is inside it, has become.
-
-    Parameters
-    ----------
-    old, new : object
-        Before and after.
-    pairs : dict
-        Filled with ``id(before): (before, after)``; containers and instances are looked into
-        where both sides have the same key, index or attribute.
-    """
-    todo = [(old, new)]
-    while todo and len(pairs) < _PAIRS:
-        old, new = todo.pop()
-        if type(old) is not type(new) or old is new or id(old) in pairs or isinstance(old, _CONSTANT):
-            continue
-        pairs[id(old)] = (old, new)
-        if isinstance(old, dict):
-            todo += [(old[k], new[k]) for k in old if k in new]
-        elif isinstance(old, (list, tuple)):
-            todo += zip(old, new, strict=False)
-        elif isinstance(old, MethodType):
-            todo.append((old.__self__, new.__self__))
-        elif all(isinstance(getattr(x, "__dict__", None), dict) for x in (old, new)):
-            todo.append((vars(old), vars(new)))
 
 
 def dependency_failed(name: str, job: Job) -> DependencyFailed:

@@ -33,6 +33,7 @@ LAYERS = [
     ["packing", "witness", "ledger"],
     ["submission", "drafting"],
     ["job"],
+    ["claims"],
     ["session"],
     ["api"],
     ["panel"],

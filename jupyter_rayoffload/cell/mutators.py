@@ -95,7 +95,13 @@ _PURE = frozenset(
 ) | frozenset("get keys values items fromkeys most_common elements total _asdict _replace".split())
 
 
-def pending_writes(analysis: Analysis, namespace: Mapping[str, Any]) -> frozenset[str]:
+class _Unknown:
+    """A value that may be anything."""
+
+
+def pending_writes(
+    analysis: Analysis, namespace: Mapping[str, Any], unknown: Collection[str] = ()
+) -> frozenset[str]:
     """Give the names whose next value other cells must wait for while the cell runs elsewhere.
 
     They are the names that it binds, deletes, item- or attribute-assigns, or calls a method on that may
@@ -106,17 +112,23 @@ def pending_writes(analysis: Analysis, namespace: Mapping[str, Any]) -> frozense
     analysis : Analysis
     namespace : Mapping
         The notebook's `user_ns`; a name that is not in it yet may hold anything.
+    unknown : collection of str
+        As in :func:`watched`.
 
     Returns
     -------
     frozenset of str
     """
+    namespace = {n: v for n, v in namespace.items() if n not in unknown}
     changed = {n for n in analysis.items if not isinstance(namespace.get(n), types.ModuleType)}
     return analysis.writes | analysis.deletes | changed | _changed_by_methods(analysis, namespace)
 
 
 def watched(
-    analysis: Analysis, namespace: Mapping[str, Any], reached: Collection[str] = ()
+    analysis: Analysis,
+    namespace: Mapping[str, Any],
+    reached: Collection[str] = (),
+    unknown: Collection[str] = (),
 ) -> frozenset[str]:
     """Give the inputs that the cell may change in place: they come back if their pickle differs afterwards.
 
@@ -127,11 +139,14 @@ def watched(
         The notebook's `user_ns`.
     reached : collection of str
         Names that only the functions which the cell calls read: these may change their values, too.
+    unknown : collection of str
+        Inputs that another job will bring, whatever the notebook has under their names now.
 
     Returns
     -------
     frozenset of str
     """
+    namespace = {**namespace, **dict.fromkeys(unknown, _Unknown())}
     hidden = {n for n in reached if _is_data(namespace.get(n)) and _is_mutable(namespace.get(n))}
     hidden |= {n for n in {*analysis.reads, *reached} if _has_state(namespace.get(n))}
     found = {n for n in analysis.items if not isinstance(namespace.get(n), types.ModuleType)}

@@ -202,6 +202,53 @@ def test_what_a_failed_cell_assigned_is_kept_and_lands_only_under_wait(kernel: N
     assert kernel.value("p_waited") == "partial"
 
 
+def test_a_chained_job_may_change_what_it_got_in_place(kernel: Notebook) -> None:
+    kernel.sit("m_old = None").check()
+    _job(kernel, "m_one", "m_list, m_old, m_dict = [1], [1], {}")
+    _job(kernel, "m_two", "m_list.append(2)\nm_old.append(2)\nm_dict['k'] = 1\nm_alias = m_list")
+    _job(kernel, "m_three", "m_size = len(m_list)")
+    assert kernel.sit("m_size, m_list, m_old, m_dict, m_alias is m_list").check().value == str(
+        (2, [1, 2], [1, 2], {"k": 1}, True)
+    )
+
+
+def test_a_name_that_the_newest_job_only_reads_is_that_of_an_older_one(kernel: Notebook) -> None:
+    _job(kernel, "y_one", "import numpy as np\ny_a = np.arange(5)\ny_kept = np.ones(3)")
+    _job(kernel, "y_two", "y_b = y_a * 2\ny_a[0] = 100")
+    _job(kernel, "y_three", "y_c = y_b.sum() + y_a.sum() + y_kept.sum()")
+    assert kernel.sit("y_a.tolist(), y_kept.sum(), float(y_c)").check().value == str(
+        ([100, 1, 2, 3, 4], 3.0, 133.0)
+    ).replace("3.0,", "np.float64(3.0),", 1)
+
+
+def test_what_a_newer_job_may_assign_and_does_not_is_what_it_was(kernel: Notebook) -> None:
+    _job(kernel, "x_one", "import time\ntime.sleep(3)\nx_value = 'one'")
+    _job(kernel, "x_two", "if not True:\n    x_value = 'two'")
+    assert kernel.sit("x_value").check().value == "'one'"
+    _job(kernel, "x_three", "import time\ntime.sleep(2)\nx_value = 'three'")
+    _job(kernel, "x_four", "1 / 0\nx_value = 'four'")
+    _ended(kernel, "x_four")
+    _ended(kernel, "x_three")
+    kernel.sit("import warnings\nwarnings.simplefilter('ignore')").check()
+    assert kernel.sit("x_value").check().value == "'three'"
+
+
+def test_a_chained_input_under_another_name_is_the_object_that_has_landed(kernel: Notebook) -> None:
+    _job(kernel, "v_one", "v_first = ['first']")
+    _job(kernel, "v_two", "v_second = v_first\nv_third = v_first\nv_first = None")
+    assert kernel.sit("v_second, v_third is v_second, v_first").check().value == str((["first"], True, None))
+    assert kernel.value("v_two.outputs['v_second'], v_two.outputs['v_first']") == str((["first"], None))
+
+
+def test_a_value_that_landed_meanwhile_is_no_rebinding(kernel: Notebook) -> None:
+    """The second job got the first one's value, and changed it through a function that it was passed to."""
+    kernel.sit("def u_change(x):\n    x.append(len(x))").check()
+    _job(kernel, "u_one", "import time\ntime.sleep(1)\nu_list = []")
+    _job(kernel, "u_two", "import time\ntime.sleep(2)\nu_change(u_list)\nu_done = True")
+    assert kernel.sit("u_done").check().value == "True"
+    assert kernel.sit("u_list").check().value == "[0]"
+
+
 # ---------------------------------------------------------------------- references
 
 

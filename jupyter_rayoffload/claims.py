@@ -31,11 +31,14 @@ class Claim:
         What its names were bound to when it was submitted; :data:`MISSING` where they were not.
     before : dict of str to int
         Ids of what all other names were bound to.
+    aliases : frozenset of str
+        Names that the job does not know, of values that it may change.
     """
 
     job: Job
     originals: Mapping[str, Any]
     before: dict[str, int]
+    aliases: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         #: What the names are bound to if the notebook itself has not bound them anew.

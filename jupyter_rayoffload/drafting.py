@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .cell import Analysis, analyze, closure, pending_writes, watched
+from .cell import Analysis, analyze, changed_in_place, closure, pending_writes, watched
 from .course import Draft, new_id
 from .errors import InputError, NotPicklable, UsageError
 from .imports import Absent
 from .models import JobOptions, JobSpec, Value, ValueState
 from .reference import Reference
 from .remote import codec
+from .remote.parts import has_identity, parts
 from .tracebacks import current_count
 
 if TYPE_CHECKING:
@@ -67,10 +68,19 @@ class CellDraft:
         Names that other cells must wait for.
     possible : frozenset of str
         Names that may come back changed, and that nobody waits for.
+    aliases : frozenset of str
+        Names of the same objects, or of parts of them, that the cell does not mention: other cells must wait
+        for them too.
     """
 
-    def __init__(self, draft: Draft, pending: frozenset[str], possible: frozenset[str]) -> None:
-        self.draft, self.pending, self.possible = draft, pending, possible
+    def __init__(
+        self,
+        draft: Draft,
+        pending: frozenset[str],
+        possible: frozenset[str],
+        aliases: frozenset[str] = frozenset(),
+    ) -> None:
+        self.draft, self.pending, self.possible, self.aliases = draft, pending, possible, aliases
 
 
 def draft_cell(
@@ -108,7 +118,7 @@ def draft_cell(
     references = {n: namespace[n] for n in names if isinstance(namespace[n], Reference)}
     after.update({n: f"{r.job}#{r.name}" for n, r in references.items()})
     values = {n: namespace[n] for n in names if n not in references}
-    owned = pending_writes(analysis, namespace, after)
+    owned = pending_writes(analysis, namespace, after) | reads.writes
     if options.outputs is not None:
         owned = frozenset(options.outputs)
     owned = frozenset(n for n in owned if not _imported_already(n, analysis, namespace))
@@ -135,7 +145,9 @@ def draft_cell(
         aliased=_aliased(draft.spec.watched, namespace, hidden),
         deletes=tuple(sorted((analysis.deletes - analysis.reads) & namespace.keys())),
     )
-    return CellDraft(draft, owned, maybe | reads.writes | analysis.items)
+    touched = changed_in_place(analysis, namespace, after) & set(values)
+    shown = {n: v for n, v in namespace.items() if n not in hidden and not n.startswith("_")}
+    return CellDraft(draft, owned, maybe | analysis.items, _other_names(touched, shown) - owned)
 
 
 def draft_code(
@@ -313,6 +325,12 @@ def _aliased(
     """Give those of `names` whose value the notebook has under another name, too; IPython's do not count."""
     counts = Counter(id(v) for n, v in namespace.items() if n not in hidden and not n.startswith("_"))
     return tuple(n for n in names if counts[id(namespace.get(n))] > 1)
+
+
+def _other_names(names: Iterable[str], namespace: Mapping[str, Any]) -> frozenset[str]:
+    """Give the names that are bound to the values of `names`, or to what is inside of these."""
+    inside = {id(part) for n in names for _, part in parts(namespace.get(n)) if has_identity(part)}
+    return frozenset(n for n, value in namespace.items() if id(value) in inside).difference(names)
 
 
 def _require(

@@ -74,7 +74,9 @@ class Landing:
 
     # ------------------------------------------------------------------ ownership
 
-    def claim(self, job: Job, pending: Iterable[str], possible: Iterable[str]) -> None:
+    def claim(
+        self, job: Job, pending: Iterable[str], possible: Iterable[str], aliases: Collection[str] = ()
+    ) -> None:
         """Make `job` the owner of the names that it will assign.
 
         Parameters
@@ -84,13 +86,17 @@ class Landing:
             Names that other cells must wait for.
         possible : iterable of str
             Names that may come back changed, and that nobody waits for.
+        aliases : collection of str
+            Names that other cells must wait for, too, and that the job knows nothing of: their values change
+            with those of others.
         """
-        pending = set(pending)
+        pending = {*pending, *aliases}
         names = pending | set(possible) | {v.name for v in job.record.spec.inputs}
         self._claims[job.id] = Claim(
             job,
             {name: self.namespace.get(name, MISSING) for name in names},
             {name: id(value) for name, value in self.namespace.items()},
+            frozenset(aliases),
         )
         for name in pending:
             self.pending(name)  # owners whose value the notebook has replaced are none
@@ -112,8 +118,14 @@ class Landing:
         return job
 
     def pending_spec(self, name: str) -> JobSpec | None:
-        """As :meth:`pending`, of the job what a draft must know."""
+        """As :meth:`pending`, of the job what a draft must know.
+
+        A name that the job does not know cannot be chained: it is waited for, as a cell does that reads it.
+        """
         job = self.pending(name)
+        if job is not None and name in self._claims[job.id].aliases:
+            self.arrive([name])
+            return None
         return job.record.spec if job is not None else None
 
     # ------------------------------------------------------------------ landing

@@ -94,7 +94,7 @@ class OffloadMagics(Magics):
         observer = (lambda *told: messages.put(told)) if wait else None
         with progress(self.shell, "Sending the inputs") as on_progress:
             job = self.session.launch(draft.draft, observer, on_progress)
-        self.landing.claim(job, draft.pending, draft.possible)
+        self.landing.claim(job, draft.pending, draft.possible, draft.aliases)
         if given.label:
             self.shell.user_ns[given.label] = job
         if wait:

@@ -9,7 +9,16 @@
 """
 
 from .analysis import Analysis, analyze
-from .mutators import pending_writes, watched
+from .mutators import changed_in_place, pending_writes, watched
 from .reach import Reads, closure, code_reads
 
-__all__ = ["Analysis", "Reads", "analyze", "closure", "code_reads", "pending_writes", "watched"]
+__all__ = [
+    "Analysis",
+    "Reads",
+    "analyze",
+    "changed_in_place",
+    "closure",
+    "code_reads",
+    "pending_writes",
+    "watched",
+]

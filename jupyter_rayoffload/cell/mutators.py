@@ -119,9 +119,16 @@ def pending_writes(
     -------
     frozenset of str
     """
+    return analysis.writes | analysis.deletes | changed_in_place(analysis, namespace, unknown)
+
+
+def changed_in_place(
+    analysis: Analysis, namespace: Mapping[str, Any], unknown: Collection[str] = ()
+) -> frozenset[str]:
+    """Give those of :func:`pending_writes` whose value itself the cell's own statements may change."""
     namespace = {n: v for n, v in namespace.items() if n not in unknown}
-    changed = {n for n in analysis.items if not isinstance(namespace.get(n), types.ModuleType)}
-    return analysis.writes | analysis.deletes | changed | _changed_by_methods(analysis, namespace)
+    items = {n for n in analysis.items if not isinstance(namespace.get(n), types.ModuleType)}
+    return frozenset(items | _changed_by_methods(analysis, namespace))
 
 
 def watched(

@@ -249,6 +249,25 @@ def test_a_value_that_landed_meanwhile_is_no_rebinding(kernel: Notebook) -> None
     assert kernel.sit("u_list").check().value == "[0]"
 
 
+def test_another_name_of_what_a_job_changes_is_waited_for(kernel: Notebook) -> None:
+    kernel.sit("import types\ns_list = []\ns_same = s_list").check()
+    kernel.sit("s_model = types.SimpleNamespace(inner=[])\ns_part = s_model.inner").check()
+    _job(kernel, "s_one", "import time\ntime.sleep(1)\ns_list.append(1)\ns_model.inner.append(3)")
+    assert kernel.sit("s_same, s_part").check().value == "([1], [3])"
+    _job(kernel, "s_two", "import time\ntime.sleep(1)\ns_list.append(2)")
+    _job(kernel, "s_three", "s_same.append(3)")
+    assert kernel.sit("s_list, s_same is s_list").check().value == "([1, 2, 3], True)"
+
+
+def test_a_global_that_a_called_function_binds_is_waited_for(kernel: Notebook) -> None:
+    kernel.sit(
+        "b_total = 0\ndef b_add(k):\n    global b_total, b_fresh\n    b_total += k\n    b_fresh = k"
+    ).check()
+    _job(kernel, "b_one", "import time\ntime.sleep(1)\nb_add(2)")
+    _job(kernel, "b_two", "b_add(3)")
+    assert kernel.sit("b_total, b_fresh").check().value == "(5, 3)"
+
+
 # ---------------------------------------------------------------------- references
 
 

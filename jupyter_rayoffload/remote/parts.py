@@ -15,8 +15,8 @@ from typing import Any
 
 __all__ = ["Part", "has_identity", "parts", "shared"]
 
-#: Objects of one value that are looked at: their identity is worth some milliseconds, and no more.
-_LIMIT = 10_000
+#: Objects of one value that are found, and looked at: their identity is worth some milliseconds, and no more.
+_LIMIT, _LOOKS = 10_000, 100_000
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range)
 
 
@@ -95,13 +95,14 @@ def parts(value: Any, stop: Collection[int] = ()) -> Iterator[tuple[tuple[str | 
     ------
     tuple of (steps, object)
     """
-    seen = {id(value)}
+    seen, looks = {id(value)}, _LOOKS
     todo: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     for way, found in todo:  # which grows
         yield way, found
         if id(found) in stop:
             continue
-        for step, item in _inside(found):
+        for step, item in islice(_inside(found), looks):
+            looks -= 1
             if len(seen) >= _LIMIT:
                 break
             if id(item) not in seen and has_identity(item):

@@ -38,6 +38,12 @@ def test_many_objects_are_looked_at_up_to_a_limit():
     assert len(list(parts([[] for _ in range(20_000)]))) == 10_000
 
 
+def test_numbers_without_end_are_not_looked_at():
+    inner: list[Any] = []
+    assert [item for _, item in parts([*range(100_000), inner])][1:] == []
+    assert [item for _, item in parts([*range(50_000), inner])][1:] == [inner]
+
+
 def test_a_cycle_ends():
     xs: list[Any] = []
     xs.append(xs)

@@ -53,6 +53,8 @@ def test_a_job_whose_kernel_died_before_it_ended_is_watched_live_by_another(grou
         kernel.sit(COUNT).check()
         job = kernel.value("counted.id")
         until(lambda: kernel.value("counted.running()") == "True", "the job runs")
+        until(lambda: kernel.value("counted.spool.total > 20") == "True", "the first lines")
+        assert "line 19" in _python("-m", "jupyter_rayoffload.cli", "logs", job), "what it has printed so far"
         os.kill(kernel.pid, signal.SIGKILL)
         shown = other.sit(f"%ray attach {job}").check()
         assert other.value(f"__import__('jupyter_rayoffload').attach({job!r}).done()") == "False"

@@ -27,7 +27,8 @@ def bring_home(
         Zip of the workspace as it was sent; None where none was.
     folder : Path
     files : sequence of FileInfo
-        All that the job made or changed; those in state ``fetched`` are in `came`.
+        All that the job made or changed, empty folders with a slash behind; those in state ``fetched`` are in
+        `came`.
 
     Returns
     -------
@@ -48,6 +49,8 @@ def _bring(file: FileInfo, new: zipfile.ZipFile, old: zipfile.ZipFile | None, fo
     target = folder / path
     if path.is_absolute() or ".." in path.parts or not _inside(target, folder):
         return file.replace(state="there", reason="its path leads out of the workspace")
+    if file.path.endswith("/"):
+        return _bring_folder(file, target)
     if os.path.lexists(target):
         if _same(target, new, file.path):
             return file
@@ -58,6 +61,19 @@ def _bring(file: FileInfo, new: zipfile.ZipFile, old: zipfile.ZipFile | None, fo
         _write(target, new, file.path)
     except OSError as error:
         return file.replace(state="there", reason=f"it cannot be written here: {error.strerror}")
+    return file
+
+
+def _bring_folder(file: FileInfo, target: Path) -> FileInfo:
+    """Make an empty folder, where there is nothing of its name."""
+    if target.is_dir():
+        return file
+    if os.path.lexists(target):
+        return file.replace(state="kept here", reason="here it is no folder")
+    try:
+        target.mkdir(parents=True)
+    except OSError as error:
+        return file.replace(state="there", reason=f"it cannot be made here: {error.strerror}")
     return file
 
 

@@ -82,7 +82,7 @@ def pack(draft: Draft, config: RayOffload, signer: Signer, on_progress: Callable
             f"Packing the workspace: {number_text(done)} of {number_text(count)} files, {size_text(size)}"
         )
 
-    package = _zipped(shot, packed, told) if shot and shot.files else ""
+    package = _zipped(shot, packed, told) if shot and (shot.files or shot.folders) else ""
     extras = pack_modules(_modules(draft, shot), signer=signer)
     modules = [_zipped(extra, packed, told) for extra in extras]
     shots = [*([shot] if shot else []), *extras]

@@ -60,7 +60,7 @@ class Scan:
     Parameters
     ----------
     most : int
-        Files after which the walk stops, and `cut` is set.
+        Files and folders after which the walk stops, and `cut` is set.
     gitignore : bool
         Whether ``.gitignore`` counts, beside ``.rayignore``.
     """
@@ -95,6 +95,10 @@ class Scan:
         pending = [_Folder(prefix, real, (real,), scope, allowed=True)]
         while pending and not self.cut:
             pending += self._folder(pending.pop(), real)
+            self.cut |= self._full()
+
+    def _full(self) -> bool:
+        return len(self.files) + len(self.folders) > self.most
 
     def _folder(self, folder: _Folder, root: str) -> list[_Folder]:
         try:
@@ -123,7 +127,7 @@ class Scan:
                 raise unreadable(path, error) from None
             if found is not None:
                 inner.append(found)
-            if len(self.files) > self.most:
+            if self._full():
                 self.cut = True
                 return []
         return inner

@@ -52,6 +52,7 @@ class Limits:
     Parameters
     ----------
     files : int
+        Empty folders count, too.
     bytes : int
         Of the files together, and of the zip. The default is what Ray's Jobs API takes for a package
         (``DASHBOARD_CLIENT_MAX_SIZE`` in ray/_private/ray_constants.py).
@@ -155,7 +156,7 @@ class Recipe:
     title : str
         What it is of, in error texts.
     scan : callable
-        Called with the number of files after which to stop.
+        Called with the number of files and folders after which to stop.
     limits : Limits
     cache_dir : path-like or None
     cache_name : str
@@ -180,9 +181,8 @@ class Recipe:
         """
         scan = self.scan(_OVERRUN * self.limits.files)
         size = sum(found.info.st_size for found in scan.files)
-        if len(scan.files) > self.limits.files or size > self.limits.bytes:
-            amount = f"{'more than ' if scan.cut else ''}{_amount(len(scan.files) - scan.cut, size)}"
-            raise _too_large(self.title, amount, scan.files, self.limits)
+        if len(scan.files) + len(scan.folders) > self.limits.files or size > self.limits.bytes:
+            raise _too_large(self.title, _found(scan, size), scan.files, self.limits)
         cache = StatCache(archive.cache_folder(self.cache_dir), self.cache_name, self.signer)
         left_behind = list(scan.left_behind)
         files = tuple(sorted(self._entries(scan.files, cache, left_behind)))
@@ -322,7 +322,7 @@ def without_folder(reason: str | WorkspaceTooLarge) -> str:
 
 def preflight(shot: Snapshot) -> str:
     """Give what ``--dry-run`` prints: what would travel, and what stays for which reason."""
-    lines = [f"Workspace {shot.root}: {_amount(len(shot.files), shot.size)}"]
+    lines = [f"Workspace {shot.root}: {_amount(len(shot.files), shot.size, len(shot.folders))}"]
     if shot.files:
         lines += ["", "Largest", *(_row(size_text(e.size), e.path) for e in shot.largest)]
     if shot.left_behind:
@@ -373,8 +373,16 @@ def _largest(files: Iterable[Entry | Found]) -> list[Entry]:
     return heapq.nsmallest(10, entries, key=lambda e: (-e.size, e.path))
 
 
-def _amount(count: int, size: int) -> str:
-    return f"{number_text(count)} {'file' if count == 1 else 'files'}, {size_text(size)}"
+def _found(scan: Scan, size: int) -> str:
+    files, folders = len(scan.files), len(scan.folders)
+    if not scan.cut:
+        return _amount(files, size, folders)
+    return f"more than {_amount(files - 1, size, folders) if files else _amount(0, size, folders - 1)}"
+
+
+def _amount(count: int, size: int, folders: int = 0) -> str:
+    empty = f", {number_text(folders)} empty {'folder' if folders == 1 else 'folders'}" if folders else ""
+    return f"{number_text(count)} {'file' if count == 1 else 'files'}{empty}, {size_text(size)}"
 
 
 def _row(number: str, text: str) -> str:

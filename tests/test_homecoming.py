@@ -57,7 +57,23 @@ def test_a_file_that_was_never_sent_and_is_here_stays(world):
     assert files[0].state == "kept here"
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil"])
+def test_an_empty_folder_comes_home(world):
+    folder, files = world({"taken": "mine"}, {}, {"emp/inner/": "", "taken/": ""})
+    assert (folder / "emp/inner").is_dir()
+    assert files[0].state == "fetched"
+    assert (folder / "taken").read_text() == "mine"
+    assert files[1].state == "kept here"
+
+
+def test_a_folder_that_is_here_already_keeps_what_is_in_it(world, tmp_path):
+    (tmp_path / "notebook/out").mkdir()
+    (tmp_path / "notebook/out/a").write_text("mine")
+    folder, files = world({}, {}, {"out/": ""})
+    assert (folder / "out/a").read_text() == "mine"
+    assert files[0].state == "fetched"
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "../evil/", "/tmp/evil/"])
 def test_no_path_leads_out(world, name):
     folder, files = world({}, {}, {name: "x"})
     assert files[0].state == "there"
@@ -69,8 +85,8 @@ def test_no_link_leads_out(world, tmp_path):
     elsewhere.mkdir()
     folder = tmp_path / "notebook"
     os.symlink(elsewhere, folder / "out")
-    _, files = world({}, {}, {"out/a": "x"})
-    assert files[0].state == "there"
+    _, files = world({}, {}, {"out/a": "x", "out/b/": "", "out/b/c/": ""})
+    assert {f.state for f in files} == {"there"}
     assert not list(elsewhere.iterdir())
 
 

@@ -406,6 +406,9 @@ def test_digest_is_keyed_and_sees_empty_folders(root: Path, cache: Path):
     (root / "out").mkdir()
     second = take(root, cache)
     assert second.folders == ("out",) and second.digest != first.digest
+    write(root, {"out/nb.ipynb": "", ".gitignore": "hidden/"})
+    (root / "hidden").mkdir()
+    assert take(root, cache).folders == ("out",)  # what stays behind neither fills a folder nor is one
 
 
 # ---------------------------------------------------------------------- stat cache
@@ -561,6 +564,7 @@ def test_ray_unpacks_it_as_it_is(root: Path, cache: Path, tmp_path: Path):
     packaging = pytest.importorskip("ray._private.runtime_env.packaging")
     write(root, {"only/main.py": "x", "only/run.sh": "y"})
     (root / "only" / "run.sh").chmod(0o755)
+    (root / "only" / "empty").mkdir()
     take(root, cache).zip_to(tmp_path / "x.zip")
 
     class KeyValue:
@@ -575,7 +579,7 @@ def test_ray_unpacks_it_as_it_is(root: Path, cache: Path, tmp_path: Path):
         )
     )
     assert sorted(p.relative_to(unpacked).as_posix() for p in Path(unpacked).rglob("*")) == [
-        "only", "only/main.py", "only/run.sh"
+        "only", "only/empty", "only/main.py", "only/run.sh"
     ]  # fmt: skip
     assert os.access(Path(unpacked, "only", "run.sh"), os.X_OK)
     assert not os.access(Path(unpacked, "only", "main.py"), os.X_OK)
@@ -597,6 +601,19 @@ def test_too_many_and_too_large(root: Path, cache: Path):
         take(root, cache, limits=Limits(30, 464))
     assert take(root, cache, limits=Limits(30, 465)).size == 465
     assert not cache.exists() or len(list(cache.iterdir())) == 0 or take(root, cache).size == 465
+
+
+def test_empty_folders_count_and_a_million_of_them_end_the_walk(root: Path, cache: Path):
+    write(root, {"a": "xx"})
+    for n in range(30):
+        (root / f"d{n}" / "inner").mkdir(parents=True)
+    with pytest.raises(WorkspaceTooLarge, match="has 1 file, 30 empty folders, 2 B, and 30 files, "):
+        take(root, cache, limits=Limits(files=30))
+    with pytest.raises(WorkspaceTooLarge, match=r"has more than [01] files?, (20|19) empty folders"):
+        take(root, cache, limits=Limits(files=4))
+    shot = take(root, cache, limits=Limits(files=31))
+    assert len(shot.folders) == 30
+    assert preflight(shot).startswith(f"Workspace {root}: 1 file, 30 empty folders, 2 B")
 
 
 def test_zip_beyond_the_limit(root: Path, cache: Path, tmp_path: Path):

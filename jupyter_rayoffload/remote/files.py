@@ -9,6 +9,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -56,12 +57,13 @@ class Changes:
     Parameters
     ----------
     files : list of dict
-        ``FileInfo`` of each file that it made or changed.
+        ``FileInfo`` of each file that it made or changed, and of each folder that it made and left empty; the
+        path of a folder ends in a slash.
     travel : list of str
         Paths of those that come back.
     deleted : list of str
     more : int
-        Files beyond :data:`LISTED`, not named.
+        Beyond :data:`LISTED`, not named.
     """
 
     files: list[dict[str, Any]] = field(default_factory=list)
@@ -82,6 +84,7 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._known: dict[str, _Known] = {}
+        self._folders: set[str] = set()
 
     def unpack(self, package: Path) -> None:
         """Fill the folder from a zip whose digest has been checked.
@@ -102,7 +105,8 @@ class Folder:
             raise BadPackage(f"the package is not a zip: {error}") from None
 
     def _extract(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-        target = self.root / entry.filename
+        target, path = self.root / entry.filename, PurePosixPath(entry.filename)
+        self._folders.update(p.as_posix() for p in (path, *path.parents))
         if entry.is_dir():
             target.mkdir(parents=True, exist_ok=True)
             return
@@ -132,7 +136,7 @@ class Folder:
         """
         found = Changes()
         left, there = total_limit, set()
-        for path, info in sorted(_files(self.root)):
+        for path, info in sorted(_contents(self.root)):
             there.add(path)
             if self._unchanged(path, info):
                 continue
@@ -140,24 +144,27 @@ class Folder:
                 found.more += 1
                 continue
             reason = ""
+            size = 0 if path.endswith("/") else info.st_size
             if not any(_matches(path, pattern) for pattern in fetch):
-                reason = _too_large(path, info.st_size, file_limit, left)
-                left -= 0 if reason else info.st_size
+                reason = _too_large(path, size, file_limit, left)
+                left -= 0 if reason else size
             if not reason:
                 found.travel.append(path)
             state = "there" if reason else "fetched"
-            entry = {"path": path, "size": info.st_size, "state": state, "reason": reason}
+            entry = {"path": path, "size": size, "state": state, "reason": reason}
             found.files.append({k: v for k, v in entry.items() if v != ""})
         found.deleted = sorted(set(self._known) - there)
         return found
 
     def pack(self, paths: Sequence[str], target: Path) -> None:
-        """Write a zip of some files of the folder."""
+        """Write a zip of some files and empty folders of the folder."""
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for path in paths:
                 archive.write(self.root / path, path)
 
     def _unchanged(self, path: str, info: os.stat_result) -> bool:
+        if path.endswith("/"):
+            return path.rstrip("/") in self._folders
         known = self._known.get(path)
         if known is None or known.size != info.st_size:
             return False
@@ -177,10 +184,14 @@ def _sign(info: os.stat_result) -> tuple[int, ...]:
     return info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_mode
 
 
-def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Give the regular files below `root`; links are not followed, they may lead anywhere."""
+def _contents(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Give the regular files below `root`, and with a slash behind the folders that have nothing in them.
+
+    Links are not followed, they may lead anywhere.
+    """
     for folder, names, files in os.walk(root):
-        names[:] = [n for n in names if n not in _CACHES]
+        names[:] = [n for n in names if n not in _CACHES and not os.path.islink(os.path.join(folder, n))]
+        empty = not names and Path(folder) != root
         for name in files:
             path = Path(folder, name)
             try:
@@ -188,7 +199,11 @@ def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
             except OSError:
                 continue  # a process of the cell has just removed it
             if stat.S_ISREG(info.st_mode) and not name.endswith(".pyc"):
+                empty = False
                 yield path.relative_to(root).as_posix(), info
+        if empty:
+            with suppress(OSError):
+                yield f"{Path(folder).relative_to(root).as_posix()}/", os.lstat(folder)
 
 
 def _checksum(path: Path) -> int:

@@ -135,8 +135,13 @@ def _error(run: Run, tidy: Tidy) -> dict[str, str] | None:
 
 
 def _files(folder: Path) -> dict[str, str]:
-    kept = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in kept}
+    kept = [p for p in sorted(folder.rglob("*")) if "__pycache__" not in p.parts]
+    files = {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()[:16]
+        for p in kept
+        if p.is_file()
+    }
+    return files | {str(p.relative_to(folder)): "a folder" for p in kept if p.is_dir()}
 
 
 def _drop(names: dict[str, Any], stays: tuple[str, ...]) -> None:

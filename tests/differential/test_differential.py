@@ -93,6 +93,7 @@ def test_offloaded_agrees(plain: Stage, offloaded: Stage, notebook: Notebook) ->
         ("raise ValueError('a')", "\nraise ValueError('a')", "error"),
         ("def f():\n    1/0\nf()", "def f():\n    1 / 0\nf()", "error"),
         ("open('a', 'w').close()", "open('b', 'w').close()", "files"),
+        ("import os; os.mkdir('a')", "import os", "files"),
         (
             "import matplotlib.pyplot as plt\nplt.figure(figsize=(3, 2)); plt.plot([1]);",
             "import matplotlib.pyplot as plt\nplt.figure(figsize=(3, 3)); plt.plot([1]);",

@@ -104,6 +104,30 @@ def test_caches_links_and_pipes_are_passed_over(folder, tmp_path):
     assert folder.changes().files == []
 
 
+def test_new_empty_folders_are_named_and_come_along(filled, tmp_path):
+    root = filled.root
+    (root / "emp/inner").mkdir(parents=True)
+    (root / "full").mkdir()
+    (root / "full/a.txt").write_text("x")
+    (root / "cached/__pycache__").mkdir(parents=True)
+    (root / "linked").mkdir()
+    (root / "linked/up").symlink_to(root)
+    (root / "sub/deep/b.bin").unlink()  # leaves a folder empty that was not made by the cell
+    changes = filled.changes(total_limit=1)
+    assert changes.files == [
+        {"path": "cached/", "size": 0, "state": "fetched"},
+        {"path": "emp/inner/", "size": 0, "state": "fetched"},
+        {"path": "full/a.txt", "size": 1, "state": "fetched"},
+        {"path": "linked/", "size": 0, "state": "fetched"},
+    ]
+    filled.pack(changes.travel, tmp_path / "back.zip")
+    (tmp_path / "again").mkdir()
+    again = Folder(tmp_path / "again")
+    again.unpack(tmp_path / "back.zip")
+    assert (again.root / "emp/inner").is_dir()
+    assert again.changes().files == []
+
+
 def test_limits_and_patterns(folder):
     for name, size in (("big.bin", 200), ("out/model.bin", 300), ("s1", 60), ("s2", 60)):
         path = folder.root / name

@@ -36,8 +36,10 @@ __all__ = [
     "write_zip",
 ]
 
-#: Called with (files done, files in all, bytes done).
+#: Called with (files done, files in all, bytes done), now and then, and at the end.
 Progress = Callable[[int, int, int], None]
+#: Between two calls of it, seconds: each may become a message to every front end.
+PROGRESS_SECONDS = 0.2
 
 #: Names the layout of :func:`manifest`; another layout gives other digests.
 _MANIFEST = b"rayoffload-package-1\0"
@@ -254,7 +256,7 @@ def write_zip(
     OSError
         The package cannot be written.
     """
-    done = 0
+    done, told = 0, time.monotonic()
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as package:
         for number, entry in enumerate(sorted(entries), 1):
             data = _content(entry, digest)
@@ -262,7 +264,9 @@ def write_zip(
                 _info(entry.path, stat.S_IFREG | entry.mode), data, _method(entry), compresslevel=level
             )
             done += entry.size
-            if on_progress is not None:
+            now = time.monotonic()
+            if on_progress is not None and (number == len(entries) or now - told >= PROGRESS_SECONDS):
+                told = now
                 on_progress(number, len(entries), done)
         for folder in sorted(folders):
             package.writestr(_info(f"{folder}/", stat.S_IFDIR | 0o755), b"")

@@ -116,7 +116,7 @@ class Snapshot:
         ----------
         path : path-like
         on_progress : callable, optional
-            Called with files done, files in all, bytes done.
+            Called with files done, files in all, bytes done: some times a second, and at the end.
 
         Returns
         -------

@@ -9,7 +9,7 @@ import keyword
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from .errors import UsageError
@@ -150,6 +150,14 @@ def _texts(what: str) -> Callable[[Any], tuple[str, ...]]:
     return read
 
 
+def _pattern(text: str) -> str:
+    text = _text(text)
+    parts = PurePosixPath(text).parts
+    if parts[:1] in (("/",), ("//",), ("~",)) or ".." in parts:
+        raise ValueError("a pattern of files in the workspace, such as out/*.csv; nothing else comes back")
+    return text
+
+
 def _mapping(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ValueError(what)
@@ -253,7 +261,7 @@ def _build() -> _Parser:
     )
     option(
         "--fetch",
-        read=_text,
+        read=_pattern,
         nargs="+",
         action="extend",
         default=[],
@@ -346,7 +354,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "env": lambda v: dict(_pair(f"{k}={x}") for k, x in _mapping(v, "{'NAME': 'VALUE'}").items()),
     "workdir": lambda v: _folder(v) if v else "",
     "exclude": _texts("patterns of files, such as ['*.csv']"),
-    "fetch": _texts("patterns of files, such as ['out/*.csv']"),
+    "fetch": lambda v: tuple(map(_pattern, _texts("patterns of files, such as ['out/*.csv']")(v))),
     "timeout": duration,
     "retries": _count,
     "lazy": bool,

@@ -75,6 +75,10 @@ def test_an_empty_list_of_names_is_not_the_same_as_none():
         ("--profile big", "this site declares none"),
         ("--pip 'not a req!!'", "expected a requirement such as polars>=1"),
         ("--pip ./there_is_no.whl", "a file that is there"),
+        ("--fetch /etc/passwd", "a pattern of files in the workspace, such as out/*.csv"),
+        ("--fetch 'out/*' '../*'", "'../*': expected a pattern of files in the workspace"),
+        ("--fetch out/../../x", "in the workspace"),
+        ("--fetch '~/x'", "in the workspace"),
         ("--pip", "expected at least one argument"),
         ("--nonsense", "unrecognized arguments: --nonsense"),
         ("--wai", "unrecognized arguments: --wai"),
@@ -112,6 +116,7 @@ def test_duration(text, value):
 
 def test_keywords_read_like_the_line():
     options = from_keywords({"cpus": 2, "memory": "1GiB", "outputs": "a,b", "timeout": "2h"}, JobOptions())
+    assert from_keywords({"fetch": ["./out/**", "a..b"]}, JobOptions()).fetch == ("./out/**", "a..b")
     assert options.resources == Resources(cpus=2.0, memory=2**30)
     assert options.outputs == ("a", "b")
     assert options.timeout == 7200
@@ -119,7 +124,13 @@ def test_keywords_read_like_the_line():
 
 @pytest.mark.parametrize(
     ("given_", "says"),
-    [({"cpu": 1}, "no option 'cpu'"), ({"memory": "x"}, "8GiB"), ({"retries": -1}, "whole number")],
+    [
+        ({"cpu": 1}, "no option 'cpu'"),
+        ({"memory": "x"}, "8GiB"),
+        ({"retries": -1}, "whole number"),
+        ({"fetch": "/etc/*"}, "in the workspace"),
+        ({"fetch": ["out", "../*"]}, "in the workspace"),
+    ],
 )
 def test_bad_keywords(given_, says):
     with pytest.raises(UsageError, match=says):

@@ -158,7 +158,9 @@ class Folder:
 
     def pack(self, paths: Sequence[str], target: Path) -> None:
         """Write a zip of some files and empty folders of the folder."""
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with zipfile.ZipFile(
+            target, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False
+        ) as archive:
             for path in paths:
                 archive.write(self.root / path, path)
 

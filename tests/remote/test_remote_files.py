@@ -170,6 +170,14 @@ def test_patterns_are_those_of_a_shell(path, pattern, matches):
     assert _matches(path, pattern) is matches
 
 
+def test_a_file_older_than_zip_travels(filled, tmp_path):
+    """Archives made to be reproducible unpack to files of 1970, before the first date that a zip can say."""
+    os.utime(filled.root / "a.txt", (0, 0))
+    filled.pack(["a.txt"], tmp_path / "back.zip")
+    with zipfile.ZipFile(tmp_path / "back.zip") as archive:
+        assert archive.read("a.txt") == b"a"
+
+
 def test_packs_what_travels(filled, tmp_path):
     filled.pack(["a.txt", "sub/deep/b.bin"], tmp_path / "back.zip")
     (tmp_path / "again").mkdir()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .cell import analyze, closure
 from .claims import MISSING, Claim, pair_up
-from .errors import DependencyFailed, OffloadError
+from .errors import DependencyFailed, OffloadError, StillRunning
 from .imports import bind
 from .models import JobSpec, Phase, Value, ValueState
 from .reference import Reference
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["Landing", "dependency_failed"]
 
 log = logging.getLogger(__name__)
+#: How long files may take to come home before a cell goes on without them, seconds.
+HOME_SECONDS = 60.0
+#: What a wait for them takes before it is said, seconds: mostly they are here at once.
+_NOTICED = 0.3
 
 
 class Landing:
@@ -54,6 +58,8 @@ class Landing:
         self._landed: dict[str, tuple[str, float]] = {}
         # Of each name what lands if no newer owner assigns it after all.
         self._deferred: dict[str, Claim] = {}
+        # Landed, and perhaps files of theirs are still on their way.
+        self._homeward: list[Job] = []
         self._busy = 0
         self._transformer = _WaitInFront(self)
 
@@ -187,6 +193,8 @@ class Landing:
         for name in owned:
             self._disown(name, job, assigned=name in assigned)
         job.settle(states)
+        if job.end.get("files_package"):
+            self._homeward.append(job)
         job.let_go()
 
     def _disown(self, name: str, job: Job, assigned: bool) -> None:
@@ -330,8 +338,39 @@ class Landing:
         names = {n for n in reads if self.pending(n) or n in self._stale}
         return tuple(sorted(names))
 
+    def files_to_await(self) -> bool:
+        """Say whether files of jobs that have landed are not here yet: any cell may open one of them."""
+        self._homeward = [job for job in self._homeward if not _is_home(job)]
+        return bool(self._homeward)
+
+    def await_files(self, job: Job) -> str:
+        """Wait until what a landed job left is here, files too.
+
+        Returns
+        -------
+        str
+            Why it is not, in a sentence; empty where it is.
+        """
+        if job in self._homeward:  # whatever comes of it, no other cell waits for it again
+            self._homeward.remove(job)
+        if job.settled is None:
+            return ""
+        try:
+            with contextlib.suppress(StillRunning):
+                self.session.wait(job.settled, _NOTICED)
+                return ""
+            with _notice(self.shell, f"Waits for the files of job {job.label or job.id}"):
+                self.session.wait(job.settled, HOME_SECONDS)
+        except StillRunning:
+            return f"the files of job {job.id} are still on their way after {HOME_SECONDS:g} s"
+        except Exception as error:
+            return f"the files of job {job.id} have not come home: {error}"
+        return ""
+
     def arrive(self, names: Iterable[str]) -> None:
         """Wait for the jobs that will assign `names`, and land them; called before a cell that reads them.
+
+        Files of jobs that have landed are waited for, too: the cell may open them.
 
         Raises
         ------
@@ -345,6 +384,9 @@ class Landing:
                 self._await(name, job)
             if name in self._stale:
                 self._warn(name)
+        while self.files_to_await():
+            if problem := self.await_files(self._homeward[0]):
+                warnings.warn(problem, UserWarning, stacklevel=3)  # the cell: it calls OffloadMagics.arrive
 
     def _await(self, name: str, job: Job) -> None:
         if not job.done():
@@ -363,6 +405,11 @@ class Landing:
             UserWarning,
             stacklevel=4,  # the cell: it calls OffloadMagics.arrive, which calls arrive
         )
+
+
+def _is_home(job: Job) -> bool:
+    coming = job.settled
+    return coming is None or (coming.done() and (coming.cancelled() or coming.exception() is None))
 
 
 def dependency_failed(name: str, job: Job) -> DependencyFailed:
@@ -392,7 +439,7 @@ def _notice(shell: InteractiveShell, text: str) -> Any:
 
 
 class _WaitInFront(ast.NodeTransformer):
-    """Puts the wait for pending names in front of a cell; line numbers stay."""
+    """Puts the wait for pending names, and for files on their way, in front of a cell; line numbers stay."""
 
     def __init__(self, landing: Landing) -> None:
         self._landing = landing
@@ -400,12 +447,13 @@ class _WaitInFront(ast.NodeTransformer):
     def visit_Module(self, node: ast.Module) -> ast.Module:
         try:
             names = self._landing.names_to_await(node)
+            files = self._landing.files_to_await()
         except SyntaxError:
             return node
         except Exception:  # IPython would drop this transformer for good, and no later cell would wait
             log.exception("what the cell reads could not be found out; it does not wait for any job")
             return node
-        if not names or not node.body:
+        if not (names or files) or not node.body:
             return node
         call = f"get_ipython().rayoffload.arrive({names!r})"
         wait = ast.parse(call).body[0]

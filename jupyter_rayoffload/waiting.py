@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -27,8 +28,6 @@ __all__ = ["Messages", "RemoteValue", "wait_here"]
 FAREWELL_SECONDS = 15.0
 #: What :func:`wait_here` is fed with.
 Messages = queue.SimpleQueue[tuple[JobRecord, Event]]
-#: How long files may take to come home before the cell ends without them, seconds.
-SETTLE_SECONDS = 60.0
 _DISPLAYS = ("display_data", "update_display_data", "clear_output", "execute_result", "stream")
 
 
@@ -62,7 +61,7 @@ def wait_here(job: Job, landing: Landing, messages: Messages, quiet: bool = Fals
     Exception
         The cell's own exception, or what kept the job from its end.
     """
-    shell, session = landing.shell, landing.session
+    shell = landing.shell
     status = _Status(shell, quiet)
     value: RemoteValue | None = None
     try:
@@ -86,9 +85,10 @@ def wait_here(job: Job, landing: Landing, messages: Messages, quiet: bool = Fals
         raise
     finally:
         landing.land(job, even_failed=True)
-        if job.settled is not None:  # the record says what has landed, and which files came home
-            session.wait(job.settled, SETTLE_SECONDS)
+        problem = landing.await_files(job)  # the record says what has landed, and which files came home
         status.close(job)
+        if problem:
+            warnings.warn(problem, UserWarning, stacklevel=2)
     error = job.exception()
     if error is not None:
         raise error

@@ -340,9 +340,8 @@ def test_files_come_home_and_never_over_what_changed_here(ground: Ground, kernel
     )
     until(lambda: "written" in kernel.value("file_job.logs()"), "the files are written")
     (kernel.cwd / "kept.txt").write_text("changed here")
-    kernel.sit("file_done").check()
-    until(lambda: (kernel.cwd / "made.txt").exists(), "the small file comes home")
-    assert (kernel.cwd / "made.txt").read_text() == "made there"
+    read = kernel.sit("print(file_done, open('made.txt').read())").check()
+    assert read.stdout == "True made there\n", "files are here when outputs land"
     assert (kernel.cwd / "kept.txt").read_text() == "changed here"
     assert not (kernel.cwd / "large.bin").exists()
     until(lambda: "kept here" in kernel.value("[f.state for f in file_job.files]"), "the record says so")
@@ -353,8 +352,8 @@ def test_files_come_home_and_never_over_what_changed_here(ground: Ground, kernel
         "pathlib.Path('out/large.bin').write_bytes(b'y' * 2_000_000)\nfile_done = 2",
         "--quiet --fetch 'out/*.bin'",
     )
-    kernel.sit("file_done").check()
-    until(lambda: (kernel.cwd / "out" / "large.bin").exists(), "what was asked for comes home")
+    _ended(kernel, "file_job")
+    kernel.sit("open('out/large.bin').close()").check()
     digest = hashlib.sha256((kernel.cwd / "out" / "large.bin").read_bytes()).hexdigest()
     assert digest == hashlib.sha256(b"y" * 2_000_000).hexdigest()
 

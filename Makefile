@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 # Jupyter refuses to run as root unasked; in a container there is often nobody else.
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab demo test quick check bench clean
+.PHONY: help lab demo test quick check bench clean kube-up kube-down test-kubernetes
 
 help: ## Say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,11 +23,20 @@ lab: $(VENV)/.installed ## JupyterLab with the quickstart open
 demo: $(VENV)/.installed ## The same notebook without a browser; fails if anything differs from what it should be
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.installed ## Every test: real Ray, real Redis, real kernels, a real browser where there is one
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+test: $(VENV)/.installed ## Every test that needs no root: real Ray, Redis and kernels, a browser where there is one
+	$(BIN)/python -m pytest -m "not kubernetes" -n 3 --dist loadgroup --no-loadscope-reorder
 
 quick: $(VENV)/.installed ## The tests that start neither Ray nor kernels nor a browser
-	$(BIN)/python -m pytest -n 2 -m "not ray and not kernel and not browser"
+	$(BIN)/python -m pytest -m "not ray and not kernel and not browser and not kubernetes" -n 2
+
+test-kubernetes: $(VENV)/.installed ## Tests on a real Kubernetes, which they start; needs root, Go and Debian packages
+	$(BIN)/python -m pytest -m kubernetes
+
+kube-up: $(VENV)/.installed ## Start that Kubernetes and let it run; the tests use it
+	$(BIN)/python -m tests.kubernetes.bed up
+
+kube-down: $(VENV)/.installed ## Remove it, and what killed ones have left
+	$(BIN)/python -m tests.kubernetes.bed down
 
 check: $(VENV)/.installed ## Style and types
 	$(BIN)/ruff check .

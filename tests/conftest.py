@@ -24,6 +24,7 @@ GROUPS = {
     "examples": ("differential/test_examples.py",),
     "lab": ("browser/test_lab.py",),
     "binder": ("test_binder.py",),
+    "kubernetes": ("kubernetes/",),
 }
 
 

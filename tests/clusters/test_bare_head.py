@@ -15,7 +15,6 @@ from typing import Any
 
 import psutil
 import pytest
-from packaging.requirements import Requirement
 
 from jupyter_rayoffload import submit, submit_program
 from jupyter_rayoffload.clusters import Connection, head
@@ -23,6 +22,7 @@ from jupyter_rayoffload.clusters.connection import write_private
 from jupyter_rayoffload.errors import MissingLibrary
 from jupyter_rayoffload.models import ClusterInfo
 from jupyter_rayoffload.remote.store import StoreAddress
+from tests.distributions import closure
 from tests.faults.ground import other_process
 from tests.ray_fixture import jupyter_environment, short_folder
 from tests.servers import RedisServer
@@ -30,23 +30,6 @@ from tests.servers import RedisServer
 pytestmark = pytest.mark.ray
 #: How long a head may take to start on a busy machine, seconds.
 START_SECONDS = 200
-
-
-def closure(requirement: str) -> set[str]:
-    """Give the distributions that a requirement brings, as they are installed here."""
-    found: dict[tuple[str, str], None] = {}
-    todo = [Requirement(requirement)]
-    while todo:
-        wanted = todo.pop()
-        for extra in ("", *wanted.extras):
-            if (wanted.name, extra) in found:
-                continue
-            found[wanted.name, extra] = None
-            for text in metadata.requires(wanted.name) or ():
-                needed = Requirement(text)
-                if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-                    todo.append(needed)
-    return {name for name, _ in found}
 
 
 def bare_environment(folder: Path) -> Path:

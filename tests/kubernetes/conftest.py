@@ -1,0 +1,94 @@
+"""A Kubernetes for all tests, and a namespace for each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client, config
+
+from tests.kubernetes.bed import Bed
+from tests.kubernetes.ground import until
+
+HERE = Path(__file__).parent
+#: What an account may do, in the words of a Role.
+Rules = list[dict[str, list[str]]]
+_numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of them start a Kubernetes; patience is for busy machines, and for the first build."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.kubernetes)
+            item.add_marker(pytest.mark.timeout(900))
+
+
+@pytest.fixture(scope="session")
+def bed(pytestconfig: pytest.Config) -> Iterator[Bed]:
+    """Give the bed that ``make kube-up`` has started, or start one that ends with this run."""
+    if found := Bed.found():
+        yield found
+        return
+    terminal = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+    started = Bed.start(say=terminal.write_line if terminal else print)
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def admin(bed: Bed) -> Iterator[client.ApiClient]:
+    """Give a client that may do everything."""
+    with config.new_client_from_config(str(bed.kubeconfig)) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def core(admin: client.ApiClient) -> client.CoreV1Api:
+    """Give what the administrator can do with pods, services, secrets."""
+    return client.CoreV1Api(admin)
+
+
+@pytest.fixture(scope="session")
+def custom(admin: client.ApiClient) -> client.CustomObjectsApi:
+    """Give what the administrator can do with RayClusters."""
+    return client.CustomObjectsApi(admin)
+
+
+@pytest.fixture
+def namespace(core: client.CoreV1Api, custom: client.CustomObjectsApi) -> Iterator[str]:
+    """Make a namespace for one test; it is gone, with all that is in it, when the next one starts."""
+    name = f"test-{next(_numbers)}"
+    core.create_namespace({"metadata": {"name": name}})
+    accounts = "the account of new pods"
+    until(lambda: core.list_namespaced_service_account(name).items, accounts)
+    yield name
+    custom.delete_collection_namespaced_custom_object("ray.io", "v1", name, "rayclusters")
+    core.delete_collection_namespaced_pod(name, grace_period_seconds=1)
+    core.delete_namespace(name)
+    until(lambda: name not in [n.metadata.name for n in core.list_namespace().items], f"the end of {name}")
+
+
+@pytest.fixture
+def account(
+    bed: Bed, admin: client.ApiClient, namespace: str, tmp_path: Path
+) -> Callable[[str, Rules], Path]:
+    """Give what makes a ServiceAccount with a Role, and gives its kubeconfig."""
+
+    def make(name: str, rules: Rules) -> Path:
+        core, rights = client.CoreV1Api(admin), client.RbacAuthorizationV1Api(admin)
+        metadata: dict[str, Any] = {"metadata": {"name": name}}
+        subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+        core.create_namespaced_service_account(namespace, metadata)
+        rights.create_namespaced_role(namespace, {**metadata, "rules": rules})
+        rights.create_namespaced_role_binding(namespace, {**metadata, "roleRef": role, "subjects": [subject]})
+        token = core.create_namespaced_service_account_token(name, namespace, {"spec": {}})
+        return bed.write_kubeconfig(tmp_path / f"{name}.kubeconfig", token.status.token, namespace)
+
+    return make

@@ -1,0 +1,65 @@
+"""RayClusters as the tests of the bed ask for them, and waiting for what becomes of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from tests.kubernetes.bed.components import SIMULATED
+from tests.kubernetes.bed.image import ray_image, ray_version
+
+_T = TypeVar("_T")
+#: How long anything may take, seconds: the machine may be busy. Nothing waits that long in vain.
+LIMIT = 300.0
+
+
+def until(look: Callable[[], _T], what: str, limit: float = LIMIT) -> _T:
+    """Give what `look` gives as soon as that is true."""
+    deadline = time.monotonic() + limit
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
+        time.sleep(0.1)
+    return found
+
+
+def ray_cluster(name: str, workers: int = 1, simulated: bool = False) -> dict[str, Any]:
+    """Give a RayCluster with a token; its pods run on the real node, or are simulated."""
+    group = {
+        "groupName": "workers",
+        "replicas": workers,
+        "minReplicas": 0,
+        "maxReplicas": 100,
+        "rayStartParams": _PARAMETERS,
+        "template": _template("worker", simulated),
+    }
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": {"name": name},
+        "spec": {
+            "rayVersion": ray_version(),
+            "authOptions": {"mode": "token"},
+            "headGroupSpec": {"rayStartParams": _PARAMETERS, "template": _template("head", simulated)},
+            "workerGroupSpecs": [group],
+        },
+    }
+
+
+_PARAMETERS = {"object-store-memory": str(100 << 20)}
+
+
+def _template(name: str, simulated: bool) -> dict[str, Any]:
+    container = {
+        "name": f"ray-{name}",
+        "image": ray_image(),
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "512Mi"},
+            "limits": {"cpu": "1", "memory": "2Gi"},
+        },
+    }
+    spec: dict[str, Any] = {"containers": [container], "automountServiceAccountToken": False}
+    if simulated:
+        spec["nodeSelector"] = {SIMULATED: "true"}
+        spec["tolerations"] = [{"key": SIMULATED, "operator": "Exists"}]
+    return {"spec": spec}

@@ -11,6 +11,7 @@ import pytest
 from kubernetes import client, config
 
 from tests.kubernetes.bed import Bed
+from tests.kubernetes.bed.inside import simulated_node
 from tests.kubernetes.ground import until
 
 HERE = Path(__file__).parent
@@ -92,3 +93,17 @@ def account(
         return bed.write_kubeconfig(tmp_path / f"{name}.kubeconfig", token.status.token, namespace)
 
     return make
+
+
+@pytest.fixture
+def new_node(core: client.CoreV1Api) -> Iterator[Callable[..., None]]:
+    """Give what makes a simulated node: ``new_node("big", cpu="64", gpu="8")``."""
+    names = []
+
+    def make(name: str, **capacity: str) -> None:
+        core.create_node(simulated_node(name, **capacity))
+        names.append(name)
+
+    yield make
+    for name in names:
+        core.delete_node(name)

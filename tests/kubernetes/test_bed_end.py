@@ -31,9 +31,9 @@ time.sleep(3600)
 OUTSIDE = [
     Path(path)
     for path in (
-        "/opt/containerd /run/containerd /run/netns /run/flannel /run/xtables.lock /var/lib/cni /var/lib/kubelet "
-        "/var/lib/containerd /var/log/pods /var/log/containers /etc/cni/net.d /etc/kubernetes "
-        "/usr/libexec/kubernetes"
+        "/opt/containerd /run/containerd /run/netns /run/flannel /run/xtables.lock "
+        "/var/lib/cni /var/lib/kubelet /var/lib/containerd /var/log/pods /var/log/containers "
+        "/etc/cni/net.d /etc/kubernetes /usr/libexec/kubernetes"
     ).split()
 ]
 #: How long all may take to go, seconds.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kubernetes import client
@@ -25,7 +26,9 @@ def test_a_cluster_of_twenty_workers(namespace: str, custom: Any, core: client.C
     assert {pod.spec.node_name for pod in pods} == {"simulated"}
 
 
-def test_a_pod_that_asks_for_too_much_says_so(namespace: str, core: client.CoreV1Api) -> None:
+def test_a_pod_waits_for_a_node_that_has_what_it_asks_for(
+    namespace: str, core: client.CoreV1Api, new_node: Callable[..., None]
+) -> None:
     spec = ray_cluster("big", simulated=True)["spec"]["headGroupSpec"]["template"]["spec"]
     spec["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
     core.create_namespaced_pod(namespace, {"metadata": {"name": "big"}, "spec": spec})
@@ -35,3 +38,6 @@ def test_a_pod_that_asks_for_too_much_says_so(namespace: str, core: client.CoreV
         return next((c.message for c in status.conditions or () if c.reason == "Unschedulable"), None)
 
     assert "Insufficient nvidia.com/gpu" in str(until(message, "the scheduler's verdict"))
+    new_node("gpus", gpu="4")
+    until(lambda: core.read_namespaced_pod("big", namespace).status.phase == "Running", "it runs")
+    assert core.read_namespaced_pod("big", namespace).spec.node_name == "gpus"

@@ -7,6 +7,7 @@ copies first, so only containerd's own data bases must be copies of their own.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -39,7 +40,9 @@ def make_store(say: Callable[[str], None] = print) -> None:
     """
     with only_one("images"):
         if store().exists():
+            os.utime(store())
             return
+        _forget_old()
         begin = time.monotonic()
         with tempfile.TemporaryDirectory(dir=cache(), prefix="images-") as name:
             work = Path(name)
@@ -51,6 +54,13 @@ def make_store(say: Callable[[str], None] = print) -> None:
                 raise BedError(f"containerd does not take the images:\n{done.stderr[-3000:]}")
             (work / "store").rename(store())
         say(f"made the image {image.ray_image()} in {time.monotonic() - begin:.0f} s")
+
+
+def _forget_old() -> None:
+    """Remove images that nobody has asked for in a week; a bed that has a copy keeps it."""
+    for path in cache().glob("images-*"):
+        if path.stat().st_mtime < time.time() - 7 * 24 * 3600:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_archives(work: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from tests.kubernetes.ground import until
 HERE = Path(__file__).parent
 #: What an account may do, in the words of a Role.
 Rules = list[dict[str, list[str]]]
-_numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,16 +61,20 @@ def custom(admin: client.ApiClient) -> client.CustomObjectsApi:
 
 @pytest.fixture
 def namespace(core: client.CoreV1Api, custom: client.CustomObjectsApi) -> Iterator[str]:
-    """Make a namespace for one test; it is gone, with all that is in it, when the next one starts."""
-    name = f"test-{next(_numbers)}"
-    core.create_namespace({"metadata": {"name": name}})
-    accounts = "the account of new pods"
-    until(lambda: core.list_namespaced_service_account(name).items, accounts)
+    """Make a namespace for one test; no pod of it is there any more when the next one starts."""
+    name = core.create_namespace({"metadata": {"generateName": "test-"}}).metadata.name
+    until(lambda: core.list_namespaced_service_account(name).items, "the account of new pods")
     yield name
     custom.delete_collection_namespaced_custom_object("ray.io", "v1", name, "rayclusters")
-    core.delete_collection_namespaced_pod(name, grace_period_seconds=1)
+    until(lambda: not _pods_left(core, name), f"the end of all pods of {name}")
     core.delete_namespace(name)
-    until(lambda: name not in [n.metadata.name for n in core.list_namespace().items], f"the end of {name}")
+
+
+def _pods_left(core: client.CoreV1Api, namespace: str) -> list[Any]:
+    """Delete all pods, and those that an operator makes meanwhile; give those that are there."""
+    core.delete_collection_namespaced_pod(namespace, grace_period_seconds=1)
+    pods: list[Any] = core.list_namespaced_pod(namespace).items
+    return pods
 
 
 @pytest.fixture
@@ -106,4 +108,6 @@ def new_node(core: client.CoreV1Api) -> Iterator[Callable[..., None]]:
 
     yield make
     for name in names:
+        for pod in core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={name}").items:
+            core.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, grace_period_seconds=0)
         core.delete_node(name)

@@ -36,9 +36,7 @@ PROGRAMS = (
     "getent tar gzip"
 ).split()
 #: Parts of the standard library that a pod does without.
-_WITHOUT = shutil.ignore_patterns(
-    "__pycache__", "site-packages", "dist-packages", "test", "idlelib", "tkinter", "config-*"
-)
+_WITHOUT = shutil.ignore_patterns("site-packages", "dist-packages", "test", "idlelib", "tkinter", "config-*")
 _FILES = {
     "etc/passwd": f"root:x:0:0:root:/root:/bin/bash\nray:x:{USER}:{USER}:ray:{HOME}:/bin/bash\n",
     "etc/group": f"root:x:0:\nray:x:{USER}:\n",
@@ -119,13 +117,14 @@ def _write_venv(root: Path, python: Path) -> None:
             _copy_any(base / top, site / top)
         for point in distribution.entry_points.select(group="console_scripts"):
             _write_script(venv / "bin" / point.name, point)
+    # Whoever runs in a pod cannot write here, and would compile all of Ray in each process.
+    compiling = [sys.executable, "-m", "compileall", "-q", "-s", str(root), "-p", "/", str(site)]
+    subprocess.run(compiling, stdout=subprocess.DEVNULL)  # not all that packages bring is for this Python
 
 
 def _copy_any(source: Path, target: Path) -> None:
     if source.is_dir():
-        shutil.copytree(
-            source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True, symlinks=True
-        )
+        shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)
     elif source.exists():
         shutil.copy2(source, target)
 

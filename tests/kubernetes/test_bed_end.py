@@ -16,7 +16,7 @@ from kubernetes import client, config
 
 from tests.kubernetes.bed import Bed, supervisor
 from tests.kubernetes.bed.image import ray_image
-from tests.kubernetes.bed.namespaces import CGROUPS, ROOT
+from tests.kubernetes.bed.namespaces import CGROUPS, ROOT, SETTINGS
 from tests.kubernetes.bed.places import Place
 from tests.kubernetes.ground import until
 
@@ -50,6 +50,7 @@ class Traces:
     rules: set[str]
     cgroups: set[Path]
     folders: set[Path]
+    settings: dict[str, str]
 
     @classmethod
     def of(cls, place: Place) -> Traces:
@@ -62,6 +63,7 @@ class Traces:
             rules=_lines("iptables-save", having=prefix) | _lines("iptables-save", having="KUBE-"),
             cgroups={path for path in CGROUPS.glob("**/" + place.link)},
             folders={path for path in (place.folder, *OUTSIDE) if path.exists()},
+            settings={name: Path("/proc/sys", name).read_text() for name in SETTINGS},
         )
 
 
@@ -80,7 +82,7 @@ class Run:
 
     process: subprocess.Popen[str]
     bed: Bed
-    before: set[Path]
+    before: Traces
 
     @property
     def owner(self) -> psutil.Process:
@@ -93,14 +95,15 @@ class Run:
 @pytest.fixture
 def run() -> Iterator[Run]:
     """Start one, with a real pod in its bed."""
-    before = {path for path in OUTSIDE if path.exists()}
+    supervisor.sweep_all()
+    before = {place: Traces.of(place) for place in supervisor.all_places()}
     command = [sys.executable, "-c", RUN]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     try:
         bed = Bed(Place(int(process.stdout.readline())))
         _start_pod(bed)
-        yield Run(process, bed, before)
+        yield Run(process, bed, before[bed.place])
     finally:
         process.kill()
         process.wait()
@@ -126,8 +129,8 @@ def test_nothing_is_left_of_a_killed_run(run: Run, supervisor_too: bool) -> None
     kernel_name = os.readlink(f"/proc/{next(p for p in processes if p.name() == 'sleep').pid}/ns/net")
     there = Traces.of(place)
     assert there.links and there.routes and there.cgroups and place.folder in there.folders
-    # These are in the bed's own namespaces from the beginning.
-    assert not there.mounts and not there.rules
+    # These are the bed's own from the beginning.
+    assert not there.mounts and not there.rules and there.settings == run.before.settings
 
     if supervisor_too:
         os.kill(owner.pid, signal.SIGSTOP)  # so that it cannot tidy up first
@@ -142,7 +145,7 @@ def test_nothing_is_left_of_a_killed_run(run: Run, supervisor_too: bool) -> None
     if supervisor_too:
         supervisor.sweep_all()  # as the next bed does, and `make kube-down`
     left = Traces.of(place)
-    assert left == Traces(set(), set(), set(), set(), set(), run.before)
+    assert left == run.before
 
 
 def _namespace(process: psutil.Process) -> str:

@@ -1,4 +1,4 @@
-"""A RayCluster in real pods, and a job in it."""
+"""Real pods: a RayCluster and a job in it, and the way from a pod to the API server."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from kubernetes import client
 
+from tests.kubernetes.bed.binaries import KUBERNETES
+from tests.kubernetes.bed.image import ray_image
 from tests.kubernetes.ground import ray_cluster, until
 
 RAY = ("ray.io", "v1")
@@ -20,7 +21,7 @@ JOB = "python -c 'import ray; print(ray.get(ray.remote(lambda: 6 * 7).remote()))
 
 
 @pytest.fixture
-def cluster(namespace: str, custom: Any, core: client.CoreV1Api, record_property: Callable[..., None]) -> str:
+def cluster(namespace: str, custom: Any, core: client.CoreV1Api) -> str:
     """Create a cluster with one worker, and wait for it."""
     begin = time.monotonic()
     custom.create_namespaced_custom_object(*RAY, namespace, "rayclusters", ray_cluster("small"))
@@ -30,7 +31,6 @@ def cluster(namespace: str, custom: Any, core: client.CoreV1Api, record_property
         return len([pod for pod in pods if _ready(pod.status)]) == 2
 
     until(ready, "a head and a worker")
-    record_property("ready after", round(time.monotonic() - begin, 1))
     print(f"head and worker are ready after {time.monotonic() - begin:.1f} s")
     return "small"
 
@@ -79,3 +79,31 @@ def _request(url: str, token: str = "", body: dict[str, str] | None = None) -> A
     data = None if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
         return json.load(answer)
+
+
+#: What a pod asks the API server, under the name and the address that it has for pods.
+ASK = """
+import ssl, urllib.request
+folder = "/var/run/secrets/kubernetes.io/serviceaccount"
+token = open(folder + "/token").read()
+request = urllib.request.Request(
+    "https://kubernetes.default.svc/version", headers={"Authorization": "Bearer " + token}
+)
+context = ssl.create_default_context(cafile=folder + "/ca.crt")
+print(urllib.request.urlopen(request, context=context, timeout=60).read().decode())
+"""
+
+
+def test_a_pod_reaches_the_api_server_with_its_own_account(namespace: str, core: client.CoreV1Api) -> None:
+    container = {"name": "ask", "image": ray_image(), "command": ["python", "-c", ASK]}
+    spec = {"containers": [container], "restartPolicy": "Never"}
+    core.create_namespaced_pod(namespace, {"metadata": {"name": "ask"}, "spec": spec})
+
+    def ended() -> Any:
+        phase = core.read_namespaced_pod("ask", namespace).status.phase
+        return phase if phase in ("Succeeded", "Failed") else None
+
+    phase = until(ended, "the end of the pod")
+    log = core.read_namespaced_pod_log("ask", namespace)
+    assert phase == "Succeeded", log
+    assert KUBERNETES in log

@@ -78,9 +78,10 @@ class Bed:
 
     @classmethod
     def found(cls) -> Bed | None:
-        """Give one that was started to stay, as by ``make kube-up``."""
+        """Give one that was started to stay, as by ``make kube-up`` in this folder."""
         for place in supervisor.living():
-            if (place.folder / "stays").exists():
+            mark = place.folder / "stays"
+            if mark.exists() and mark.read_text() == str(ROOT) and place.kubeconfig.exists():
                 return cls(place)
         return None
 

@@ -219,6 +219,7 @@ def main(number: int, real_nodes: bool) -> None:
 
 
 def _prepare_node(place: Place) -> None:
+    namespaces.shield_settings()
     containers.copy_store(place.folder / "containerd")
     containers.write_network(place)
     containers.write_config(

@@ -18,6 +18,15 @@ from .places import HERE, BedError, Place
 
 ROOT = Path(__file__).parents[3]
 CGROUPS = Path("/sys/fs/cgroup")
+#: Settings of the whole machine that the kubelet would change: it finds them as it wants them.
+SETTINGS = {
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+    "kernel/keys/root_maxkeys": "1000000",
+    "kernel/keys/root_maxbytes": "25000000",
+}
 #: How long processes that are being killed may take to leave their control groups, seconds.
 SWEEP_SECONDS = 30
 
@@ -64,6 +73,15 @@ def mount_own(place: Place | None = None) -> None:
         # By its descriptor: the folder itself may be below /run.
         _run("mount", "--bind", f"/proc/self/fd/{descriptor}", str(HERE), keep=descriptor)
         os.close(descriptor)
+
+
+def shield_settings() -> None:
+    """Put files of our own in front of the machine's settings, so that it keeps them; after `mount_own`."""
+    for name, value in SETTINGS.items():
+        own = Path("/run/settings") / name
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.write_text(value)
+        _run("mount", "--bind", str(own), f"/proc/sys/{name}")
 
 
 def link(place: Place, pid: int) -> None:

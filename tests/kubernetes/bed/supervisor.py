@@ -132,8 +132,8 @@ def _run(place: Place, lock: IO[str], ends: list[int], real_nodes: bool) -> None
     sweep(place)
     place.folder.mkdir(parents=True, mode=0o700)
     (place.folder / "supervisor.pid").write_text(str(os.getpid()))
-    if len(ends) == 1:
-        (place.folder / "stays").touch()
+    if len(ends) == 1:  # by SIGTERM only: it is there for all runs of this copy of the project
+        (place.folder / "stays").write_text(str(namespaces.ROOT))
     shutil.rmtree(place.log, ignore_errors=True)
     place.log.mkdir(parents=True)
     process = None

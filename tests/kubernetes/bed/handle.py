@@ -127,11 +127,15 @@ class Bed:
         self._ask("start", component)
 
     def _ask(self, verb: str, component: str) -> None:
+        request = json.dumps({"verb": verb, "name": component})
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(READY_SECONDS + 10)
-            control.connect(str(self.place.folder / "control"))
+            try:
+                control.connect(str(self.place.folder / "control"))
+            except OSError as error:
+                raise BedError(f"bed {self.place.number} has ended: {error}") from None
             with control.makefile("rw") as file:
-                file.write(json.dumps({"verb": verb, "name": component}) + "\n")
+                file.write(request + "\n")
                 file.flush()
                 answer = json.loads(file.readline())
         if "error" in answer:

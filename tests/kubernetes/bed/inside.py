@@ -13,7 +13,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from . import components, containers, namespaces
 from .binaries import folder
@@ -83,7 +85,8 @@ class Inside:
         }
         self.rest.create(f"{rights}/clusterrolebindings", binding)
         for path in sorted(base.glob("crd/bases/*.yaml")):
-            self._ready(path.stem, f"{crds}/{path.stem.split('_')[1]}.ray.io", self._established)
+            kind = f"{path.stem.split('_')[1]}.ray.io"
+            self._ready(kind, f"{crds}/{kind}", lambda crd: _is(crd, "Established"))
 
     def start(self, component: Component) -> None:
         """Start a program and wait until it is ready."""
@@ -113,8 +116,10 @@ class Inside:
                 self.stop(name)
             else:
                 self.start(self._known[name])
-        except (BedError, KeyError) as error:
+        except BedError as error:
             return json.dumps({"error": str(error)})
+        except KeyError as error:
+            return json.dumps({"error": f"no program {error} is running here: there are {list(self._known)}"})
         return json.dumps({})
 
     def _launch(self, component: Component) -> None:
@@ -152,19 +157,16 @@ class Inside:
             if ended.si_pid not in own:
                 os.waitpid(ended.si_pid, 0)
 
-    def _ready(self, what: str, path: str, test: object = None) -> None:
-        look = test if callable(test) else bool
+    def _ready(self, what: str, path: str, look: Callable[[Any], bool] = bool) -> None:
         until(lambda: look(self.rest.get(path)), what, self._look)
 
-    @staticmethod
-    def _established(crd: dict[str, dict[str, list[dict[str, str]]]]) -> bool:
-        return any(c["type"] == "Established" and c["status"] == "True" for c in crd["status"]["conditions"])
-
     def _node_ready(self, name: str) -> None:
-        def ready(node: dict[str, dict[str, list[dict[str, str]]]]) -> bool:
-            return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"])
+        self._ready(f"node {name}", f"/api/v1/nodes/{name}", lambda node: _is(node, "Ready"))
 
-        self._ready(f"node {name}", f"/api/v1/nodes/{name}", ready)
+
+def _is(found: dict[str, Any], condition: str) -> bool:
+    conditions = found["status"].get("conditions") or ()  # null at first
+    return any(c["type"] == condition and c["status"] == "True" for c in conditions)
 
 
 def simulated_node(name: str, **capacity: str) -> dict[str, object]:

@@ -15,6 +15,8 @@ from .places import BedError, Place
 
 #: How long anything may take to become ready, seconds: a busy machine is slow, and nothing waits in vain.
 READY_SECONDS = 180
+#: How long one answer may take: a kind of KubeRay is a megabyte of schema.
+ANSWER_SECONDS = 60
 
 
 class Rest:
@@ -60,7 +62,7 @@ class Rest:
         request = urllib.request.Request(url, body, headers, method=method)
         context = self._context if url.startswith("https") else None
         try:
-            with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS, context=context) as answer:
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
             raise BedError(f"{method} {url}: {error.code} {error.read()[:500].decode()}") from None

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .drafting import draft_call, draft_code, draft_program
-from .errors import StillRunning, UsageError
+from .errors import UsageError
 from .job import Job
-from .models import JobOptions, JobRecord
+from .models import JobRecord
 from .options import from_keywords
 from .session import session
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["attach", "cluster", "jobs", "offload", "submit", "submit_program"]
 
-#: How long :func:`attach` waits until what a running job has printed so far is in the handle, seconds.
-CATCH_UP_SECONDS = 10.0
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -71,10 +68,7 @@ def submit(
     elif args:
         raise UsageError("code takes no arguments", "Give its names with inputs={'name': value}")
     else:
-        try:
-            draft = draft_code(here.origin(), work, chosen, label, values=inputs)
-        except SyntaxError as error:  # of the code: our frames say nothing about it
-            raise error.with_traceback(None) from None
+        draft = draft_code(here.origin(), work, chosen, label, values=inputs)
     return here.launch(draft)
 
 
@@ -139,7 +133,6 @@ def offload(function: _F | None = None, **options: Any) -> Any:
 
     A call gives a :class:`Job`; ``function.local(...)`` still calls it here.
     """
-    from_keywords({k: v for k, v in options.items() if k != "label"}, JobOptions())  # a wrong one is told now
     if function is None:
         return functools.partial(offload, **options)
 
@@ -163,8 +156,6 @@ def attach(job_id: str) -> Job:
     ------
     JobNotFound
     """
-    if not isinstance(job_id, str):
-        raise UsageError(f"attach: expected the id of a job, not {job_id!r}", "%ray jobs lists them")
     here = session()
     if job_id in here.jobs:
         return here.jobs[job_id]
@@ -174,22 +165,11 @@ def attach(job_id: str) -> Job:
     replay = here.start(offloader.attach(course))
     if course.record.phase.ended:
         here.wait(replay)
-    else:
-        with suppress(StillRunning):  # a store that does not answer is said in the record
-            here.wait(here.start(offloader.caught_up(course)), CATCH_UP_SECONDS)
     return job
 
 
 def jobs(limit: int = 20) -> list[JobRecord]:
-    """Give the records of your newest jobs, newest first, whichever process submitted them.
-
-    Raises
-    ------
-    UsageError
-        `limit` is no whole number above zero.
-    """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise UsageError(f"jobs: expected a whole number above zero, not {limit!r}", "jobs(20)")
+    """Give the records of your newest jobs, newest first, whichever process submitted them."""
     here = session()
     return here.call(here.offloader.records(limit))
 

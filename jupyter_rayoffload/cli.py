@@ -85,7 +85,7 @@ def _run(given: argparse.Namespace) -> int:
         raise UsageError("run: expected a command", "jupyter rayoffload run python train.py")
     asked = {k: getattr(given, k) for k in ("cpus", "gpus", "memory", "timeout") if getattr(given, k)}
     job = submit_program(command, label=given.label, pip=given.pip or (), **asked)
-    print(job.id, file=sys.stdout if given.detach else sys.stderr)
+    print(job.id, file=sys.stderr)
     if given.detach:
         return _until_submitted(job)
     return _follow(job)
@@ -150,7 +150,8 @@ def _attach(given: argparse.Namespace) -> int:
 def _logs(given: argparse.Namespace) -> None:
     from .api import attach
 
-    text = attach(given.id).logs()
+    job = attach(given.id)
+    text = job.logs()
     if text:
         print(text)
 

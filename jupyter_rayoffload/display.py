@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from .errors import UsageError
 from .models import JobRecord, Phase
 from .phase import Event
 from .record import TAIL_LINES, bundle, live_bundle
@@ -188,8 +187,6 @@ def show_status(session: Session) -> None:
 
 def show_jobs(session: Session, limit: int = 20) -> None:
     """Print the newest jobs, one a line."""
-    if limit < 1:
-        raise UsageError(f"jobs: expected a whole number above zero, not {limit}", "20 is the default")
     records = session.call(session.offloader.records(limit))
     if not records:
         print("No jobs yet: write %%ray_job over a cell")

@@ -117,25 +117,6 @@ def _text(text: str) -> str:
     return text.strip()
 
 
-def _profile(text: str) -> str:
-    _text(text)
-    raise ValueError("the name of a profile, and this site declares none: leave it out")
-
-
-def _requirement(text: str) -> str:
-    """Read what pip takes: a requirement, an address, or a file or folder that is there."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    text = _text(text)
-    if re.match(r"[\w+.-]+://", text) or Path(text).expanduser().exists():
-        return text
-    try:
-        Requirement(text)
-    except InvalidRequirement:
-        raise ValueError("a requirement such as polars>=1, an address, or a file that is there") from None
-    return text
-
-
 def _texts(what: str) -> Callable[[Any], tuple[str, ...]]:
     """Give a reader of one text or several."""
 
@@ -203,7 +184,7 @@ def _build() -> _Parser:
         action="store_true",
         help="follow the job; its exception is raised here, an interrupt cancels it",
     )
-    option("--profile", read=_profile, metavar="P", help="size of the cluster, as the site declares it")
+    option("--profile", read=_text, metavar="P", help="size of the cluster, as the site declares it")
     option("--cluster", read=_text, metavar="C", help="name of the cluster")
     option("--cpus", read=_amount, metavar="N", help="CPUs that the job reserves")
     option("--gpus", read=_amount, metavar="N", help="GPUs that the job reserves")
@@ -218,7 +199,7 @@ def _build() -> _Parser:
     )
     option(
         "--pip",
-        read=_requirement,
+        read=_text,
         nargs="+",
         action="extend",
         default=[],
@@ -344,12 +325,12 @@ def _known_flags(words: Sequence[str]) -> None:
 _READERS: dict[str, Callable[[Any], Any]] = {
     "inputs": _names,
     "outputs": _names,
-    "profile": lambda v: _profile(v) if v else "",
+    "profile": _text,
     "cluster": _text,
     "cpus": _amount,
     "gpus": _amount,
     "memory": memory,
-    "pip": lambda v: tuple(map(_requirement, _texts("requirements, such as ['polars>=1']")(v))),
+    "pip": _texts("requirements, such as ['polars>=1']"),
     "py_modules": _texts("local modules or folders, such as ['../src/tools']"),
     "env": lambda v: dict(_pair(f"{k}={x}") for k, x in _mapping(v, "{'NAME': 'VALUE'}").items()),
     "workdir": lambda v: _folder(v) if v else "",

@@ -348,18 +348,6 @@ class Offloader:
                     course.tell(message["type"], at=message["t"], **message["content"])
             after = entries[-1].id
 
-    async def caught_up(self, course: Course) -> None:
-        """Return when a course that is followed has taken in what the store has of its job at this moment."""
-        link = await self.connect(course.record.cluster)
-        last, heard = "0", asyncio.Event()
-        course.subscribe(lambda *_: heard.set())
-        with suppress(StoreError):
-            while entries := await blocking(link.store.read_events, course.record.id, last, 0):
-                last = entries[-1].id
-        while not course.ended.is_set() and _place(course.read) < _place(last):
-            heard.clear()
-            await heard.wait()
-
     async def _until_submitted(self, course: Course, link: Link) -> None:
         """Wait until the process that drafted a job has handed it to Ray, or has been silent for too long."""
         while not course.record.attempt and not course.record.phase.ended:
@@ -480,8 +468,3 @@ def _entrypoint_resources(asked: Resources, info: ClusterInfo) -> dict[str, floa
     if info.kind == "kubernetes":
         wanted.setdefault("CPU", 1.0)  # keeps it off the head: an OOM kill there would take every job along
     return wanted
-
-
-def _place(entry: str) -> tuple[int, ...]:
-    """Make ids of a stream's entries comparable: ``1700000000000-3``."""
-    return tuple(int(part) for part in entry.split("-"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_rayoffload import attach, jobs, offload, submit, submit_program
+from jupyter_rayoffload import submit, submit_program
 from jupyter_rayoffload.errors import JobNotFound, UsageError
 
 from .ground import ANSI, LIMIT, Ground, Notebook
@@ -68,9 +68,7 @@ LINES = {
     "-o 2x": "expected names separated by commas",
     "--profile ''": "expected some text",
     "--cluster ''": "expected some text",
-    "--profile big": "this site declares none",
     "--pip": "expected at least one argument",
-    "--pip 'not a req!!'": "expected a requirement such as polars>=1",
     "--py-module": "expected at least one argument",
     "--exclude": "expected at least one argument",
     "--fetch": "expected at least one argument",
@@ -162,8 +160,6 @@ KEYWORDS: list[tuple[dict[str, Any], str]] = [
     ({"resources": {"special": "x"}}, "expected a number, zero or more"),
     ({"resources": 3}, "resources=3: expected a mapping such as"),
     ({"pip": 5}, "pip=5: expected requirements"),
-    ({"pip": ["not a req!!"]}, "expected a requirement such as polars>=1"),
-    ({"profile": "big"}, "this site declares none"),
     ({"py_modules": 5}, "py_modules=5: expected local modules"),
     ({"fetch": 5}, "fetch=5: expected patterns"),
     ({"exclude": 5}, "exclude=5: expected patterns"),
@@ -206,20 +202,8 @@ def test_what_is_no_program_and_no_code_is_refused() -> None:
         submit_program("true", input={1, 2})
     with pytest.raises(UsageError, match="code takes no arguments"):
         submit("1 + 1", 5)
-    with pytest.raises(SyntaxError) as caught:
+    with pytest.raises(SyntaxError):
         submit("1 +")
-    assert len(caught.traceback) == 2, "this test, and submit itself"
-
-
-@pytest.mark.usefixtures("ground")
-def test_what_is_no_id_and_no_number_of_jobs_is_refused() -> None:
-    with pytest.raises(UsageError, match="expected the id of a job, not 5"):
-        attach(5)  # type: ignore[arg-type]
-    for limit in ("a", 0, True):
-        with pytest.raises(UsageError, match="expected a whole number above zero"):
-            jobs(limit)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="expected a number, zero or more"):
-        offload(cpus="x")
 
 
 @pytest.mark.usefixtures("ground")
@@ -237,7 +221,6 @@ COMMANDS = {
     "run --memory lots true": "expected an amount of memory",
     "run --timeout soon true": "expected a time such as",
     "jobs -n many": "invalid int value",
-    "jobs -n -1": "expected a whole number above zero",
     "attach": "required: id",
     "cluster sideways": "choose from",
 }

@@ -78,15 +78,6 @@ def test_notebooks_scripts_and_the_terminal_see_the_same_jobs(ground: Ground) ->
     assert _python("-m", "jupyter_rayoffload.cli", "logs", job) == "from one notebook\n"
 
 
-def test_what_a_running_job_has_printed_is_in_its_log_for_everybody(ground: Ground) -> None:
-    with ground.kernel() as kernel:
-        kernel.sit("%%ray_job long\nimport time\nprint('so far')\ntime.sleep(1000)").check()
-        job = kernel.value("long.id")
-        until(lambda: kernel.value("long.logs()") == "'so far'", "the first line")
-        assert _python("-m", "jupyter_rayoffload.cli", "logs", job) == "so far\n"
-        assert kernel.value("long.cancel()") == "True"
-
-
 def test_a_job_that_waits_in_its_kernel_is_seen_from_another(ground: Ground) -> None:
     with ground.kernel() as kernel, ground.kernel("another") as other:
         kernel.sit("%%ray_job first\nimport time\ntime.sleep(5)\nvalue = 20").check()

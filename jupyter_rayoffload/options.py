@@ -139,6 +139,32 @@ def _pattern(text: str) -> str:
     return text
 
 
+# What pip reads in a file of requirements beside requirements: its own options, and places of archives.
+_OF_PIP = re.compile(
+    r"-[a-zA-Z]\b.*|--[a-z][a-z-]+\b.*|(?:\w+\+)?\w+://\S+.*|file:\S+|\S+\.(?:whl|zip|tar\.\w+|tgz)"
+)
+_FOLDER = re.compile(r"(?:\.{1,2}|~|/).*")
+
+
+def _requirement(text: str) -> str:
+    """Read one thing that pip can install; a wrong one would fail on the cluster after minutes of retries."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    text = _text(text)
+    bare = re.sub(r"\s+--(hash|config-settings|global-option)\b.*", "", text)
+    if "\n" not in text and (_OF_PIP.fullmatch(text) or _FOLDER.fullmatch(text)):
+        return text
+    try:
+        Requirement(bare)
+    except InvalidRequirement:
+        raise ValueError("a requirement such as 'polars>=1', a URL, a wheel's path or '-r FILE'") from None
+    return text
+
+
+def _requirements(value: Any) -> tuple[str, ...]:
+    return tuple(map(_requirement, _texts("requirements, such as ['polars>=1']")(value)))
+
+
 def _mapping(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ValueError(what)
@@ -199,7 +225,7 @@ def _build() -> _Parser:
     )
     option(
         "--pip",
-        read=_text,
+        read=_requirement,
         nargs="+",
         action="extend",
         default=[],
@@ -330,7 +356,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "cpus": _amount,
     "gpus": _amount,
     "memory": memory,
-    "pip": _texts("requirements, such as ['polars>=1']"),
+    "pip": _requirements,
     "py_modules": _texts("local modules or folders, such as ['../src/tools']"),
     "env": lambda v: dict(_pair(f"{k}={x}") for k, x in _mapping(v, "{'NAME': 'VALUE'}").items()),
     "workdir": lambda v: _folder(v) if v else "",

@@ -7,6 +7,7 @@ Ray reports may be stale for ever after the head was restarted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ __all__ = ["SILENCE_SECONDS", "Event", "advance"]
 
 #: A runner gives a sign of life every 5 s; one that has missed three has ended, seconds.
 SILENCE_SECONDS = 15.0
+# Of a terminal, and as a quotation writes them.
+_COLOURS = re.compile(r"(?:\x1b|\\x1b|\\033)(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,7 @@ def _crash(record: JobRecord, ray: Mapping[str, Any]) -> Failure:
     if "RUNTIME_ENV" in error_type:
         return Failure(
             reason="EnvironmentFailed",
-            message="Ray could not make the job's environment: " + _tail(message),
+            message="Ray could not make the job's environment: " + _of_pip(message),
             hint="Check --pip and the packages that it names",
         )
     if "TIMEOUT" in error_type or "TIMED_OUT" in error_type:
@@ -264,9 +267,22 @@ def _crash(record: JobRecord, ray: Mapping[str, Any]) -> Failure:
     return Failure(reason="JobCrashed", message="Ray reports: " + _tail(message), hint="Run it again")
 
 
+def _of_pip(message: str) -> str:
+    """Give pip's own errors of the whole output that Ray quotes, without Ray's paths; or else its end."""
+    errors = [line for line in _lines(message) if line.startswith("ERROR: ")]
+    text = " ".join(dict.fromkeys(line.removeprefix("ERROR: ") for line in errors))
+    text = re.sub(r"\s*\(from line \d+ of [^)]*\)", "", text or _tail(message))
+    return re.sub(r"(?<![\w.])/tmp/[^\s'\",)]*/", "", text)[:600]
+
+
 def _tail(message: str) -> str:
-    lines = [line for line in message.strip().splitlines() if line.strip()]
-    return " ".join(lines[-3:])[-600:] or "no reason given"
+    return " ".join(_lines(message)[-3:])[-600:] or "no reason given"
+
+
+def _lines(message: str) -> list[str]:
+    """Give the lines that say something, without a terminal's colours and with single blanks."""
+    lines = (" ".join(line.split()) for line in _COLOURS.sub("", message).splitlines())
+    return [line for line in lines if line]
 
 
 def _gone(record: JobRecord, event: Event) -> JobRecord:

@@ -14,6 +14,7 @@ from .link import Link, blocking, translated
 from .models import ClusterInfo, ClusterPhase, JobRecord, Phase
 from .phase import SILENCE_SECONDS
 from .remote.store import Entry, follow
+from .words import listing
 
 if TYPE_CHECKING:
     from .rayapi import JobInfo
@@ -183,6 +184,13 @@ class Witness:
 
 
 def waits_for(record: JobRecord) -> str:
-    """Say in one sentence what a queued job waits for; empty where it asks for nothing in particular."""
-    wanted = record.spec.options.resources.words()
-    return f"Waiting for {wanted}: other jobs hold them" if wanted else ""
+    """Say in one sentence what a queued job waits for; empty where it asks for nothing in particular.
+
+    Ray does not tell whether it waits for resources or makes the job's environment.
+    """
+    wanted, pip = record.spec.options.resources.words(), record.spec.options.pip
+    if not pip:
+        return f"Waiting for {wanted}: other jobs hold them" if wanted else ""
+    shown, more = listing(pip[:3]), len(pip) - 3
+    installs = f"pip installs {shown}{f' and {more} more' if more > 0 else ''}"
+    return f"Waiting for {wanted}, or {installs}" if wanted else f"Making the environment: {installs}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +79,8 @@ def test_an_empty_list_of_names_is_not_the_same_as_none():
         ("--fetch out/../../x", "in the workspace"),
         ("--fetch '~/x'", "in the workspace"),
         ("--pip", "expected at least one argument"),
+        ("--pip numpy 'not a req!!'", "'not a req!!': expected a requirement such as 'polars>=1'"),
+        ("--pip 'numpy pandas'", "expected a requirement"),
         ("--nonsense", "unrecognized arguments: --nonsense"),
         ("--wai", "unrecognized arguments: --wai"),
         ("'open", "quotation"),
@@ -87,6 +91,33 @@ def test_bad_input_is_one_line_that_says_what_is_allowed(line, says):
         parse_line(line)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "polars>=1,<2",
+        "ray[data]==2.52; python_version > '3.9'",
+        "tool @ https://example.org/tool-1.0-py3-none-any.whl",
+        "https://example.org/tool.zip",
+        "git+https://example.org/tool.git@main#egg=tool",
+        "dist/tool-1.0-py3-none-any.whl",
+        "../tool",
+        "/shared/tool-1.0.tar.gz",
+        "-r requirements.txt",
+        "-e ../tool",
+        "numpy==2.0 --hash=sha256:00",
+    ],
+)
+def test_pip_installs_what_a_file_of_requirements_may_have(text):
+    assert parse_line(shlex.join(["--pip", text])).options.pip == (text,)
+    assert from_keywords({"pip": [text]}, JobOptions()).pip == (text,)
+
+
+def test_what_pip_cannot_read_is_refused_in_python_too():
+    with pytest.raises(UsageError, match=r"pip=\['x!!'\]: expected a requirement such as"):
+        from_keywords({"pip": ["x!!"]}, JobOptions())
+    assert from_keywords({"pip": ["--extra-index-url https://a.example"]}, JobOptions()).pip
 
 
 @given(st.text(max_size=40))

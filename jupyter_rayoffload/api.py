@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import shlex
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .drafting import draft_call, draft_code, draft_program
-from .errors import UsageError
+from .errors import StoreError, UsageError
 from .job import Job
 from .models import JobRecord
 from .options import from_keywords
 from .session import session
 
 if TYPE_CHECKING:
+    from .course import Course
     from .models import ClusterInfo
+    from .submission import Offloader
 
 __all__ = ["attach", "cluster", "jobs", "offload", "submit", "submit_program"]
+
+#: How long a handle of a running job may wait for the log so far, seconds.
+CATCH_UP_SECONDS = 10.0
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -162,10 +170,26 @@ def attach(job_id: str) -> Job:
     offloader = here.offloader
     course = here.call(offloader.course(job_id))
     job = here.jobs[job_id] = Job(here, course)
+    ended = course.record.phase.ended
     replay = here.start(offloader.attach(course))
-    if course.record.phase.ended:
+    if ended:
         here.wait(replay)
+    else:
+        here.call(_caught_up(offloader, course))
     return job
+
+
+async def _caught_up(offloader: Offloader, course: Course, limit: float = CATCH_UP_SECONDS) -> None:
+    """Wait until a live job's stream has been taken in as far as it goes now; so a handle has its log."""
+    from .link import blocking
+
+    deadline = time.monotonic() + limit
+    with contextlib.suppress(StoreError):  # the follower says so, and goes on
+        link = await offloader.connect(course.record.cluster)
+        while not course.ended.is_set() and time.monotonic() < deadline:
+            if not await blocking(link.store.read_events, course.record.id, course.read, count=1):
+                return
+            await asyncio.sleep(0.02)
 
 
 def jobs(limit: int = 20) -> list[JobRecord]:

@@ -38,7 +38,8 @@ def test_a_job_outlives_its_kernel_and_is_attached_with_every_line(ground: Groun
         assert kernel.value("counted.done()") == "False"
         os.kill(kernel.pid, signal.SIGKILL)
     with ground.kernel("another") as kernel:
-        kernel.sit(f"again = %ray attach {job}").check()
+        kernel.sit(f"again = %ray attach {job}\nat_once = again.logs()").check()
+        assert kernel.value("at_once.split('\\n')[:20]") == str(LINES[:20]), "the log so far"
         kernel.sit("again.wait(120)").check()
         assert kernel.value("again.logs()").split("\n") == LINES
         assert kernel.sit(f"%ray logs {job}").check().stdout.splitlines() == LINES

@@ -1,0 +1,91 @@
+"""The functions of the package, without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jupyter_rayoffload import api
+from jupyter_rayoffload.course import Course
+from jupyter_rayoffload.errors import StoreUnreachable
+from jupyter_rayoffload.models import JobRecord, JobSpec, Phase
+from tests.fakes import MemoryStore
+
+
+class Following:
+    """What :func:`attach` needs of an offloader, and a reader that is slower than the probe."""
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.course = Course(JobRecord(JobSpec(id="fit-1"), phase=Phase.RUNNING, attempt=1))
+
+    async def connect(self, cluster: str = "") -> Any:
+        return SimpleNamespace(store=self.store)
+
+    async def take_in(self) -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            for entry in self.store.read_events("fit-1", self.course.read, count=1):
+                self.course.read = entry.id
+
+
+def _printed(store: MemoryStore, count: int) -> None:
+    for number in range(1, count + 1):
+        store.append("fit-1", "fit-1-1", number, [{"t": 1.0, "type": "stream", "content": {"text": "x\n"}}])
+
+
+@pytest.mark.asyncio
+async def test_a_handle_of_a_running_job_has_the_log_so_far() -> None:
+    store = MemoryStore()
+    _printed(store, 4)
+    following: Any = Following(store)
+    reading = asyncio.ensure_future(following.take_in())
+    await api._caught_up(following, following.course)
+    assert following.course.read == "4-0"
+    reading.cancel()
+
+
+@pytest.mark.asyncio
+async def test_a_reader_that_does_not_come_on_is_not_waited_for_long() -> None:
+    store = MemoryStore()
+    _printed(store, 1)
+    following: Any = Following(store)
+    began = time.monotonic()
+    await api._caught_up(following, following.course, limit=0.2)
+    assert 0.1 < time.monotonic() - began < 10
+
+    async def down(cluster: str = "") -> Any:
+        raise StoreUnreachable("the store does not answer")
+
+    following.connect = down
+    await api._caught_up(following, following.course)
+
+
+def test_attaching_waits_for_it(monkeypatch: Any) -> None:
+    waited = []
+
+    class Here(SimpleNamespace):
+        def call(self, work: Any) -> Any:
+            return asyncio.run(work)
+
+        def start(self, work: Any) -> None:
+            work.close()
+
+    async def caught_up(offloader: Any, course: Course) -> None:
+        waited.append(course.record.id)
+
+    async def course(job_id: str) -> Course:
+        return Course(JobRecord(JobSpec(id=job_id), phase=Phase.RUNNING, attempt=1))
+
+    async def attach(course: Course) -> None: ...
+
+    here = Here(jobs={}, offloader=SimpleNamespace(course=course, attach=attach))
+    monkeypatch.setattr(api, "session", lambda: here)
+    monkeypatch.setattr(api, "_caught_up", caught_up)
+    assert api.attach("fit-1").id == "fit-1"
+    assert api.attach("fit-1") is here.jobs["fit-1"]
+    assert waited == ["fit-1"]

@@ -21,7 +21,7 @@ from .models import JobOptions, JobSpec, Value, ValueState
 from .reference import Reference
 from .remote import codec
 from .remote.parts import has_identity, parts
-from .tracebacks import current_count
+from .tracebacks import current_count, current_shell
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -156,7 +156,7 @@ def draft_code(
     """Draft a piece of code with names given by hand."""
     namespace = dict(values or {})
     analysis = analyze(source)
-    return _draft(
+    draft = _draft(
         origin,
         source,
         options,
@@ -167,6 +167,7 @@ def draft_code(
         expected=_in_order(analysis.writes, source),
         watched=tuple(sorted(watched(analysis, namespace))),
     )
+    return _with_cells(draft)
 
 
 def draft_call(
@@ -188,7 +189,7 @@ def draft_call(
             f"the function reads a global called {sorted(clash)[0]!r}, a name that a call's own parts have",
             "Rename that global",
         )
-    return _draft(
+    draft = _draft(
         origin,
         f"{getattr(function, '__qualname__', function)}(…)",
         options,
@@ -198,6 +199,7 @@ def draft_call(
         modules=needs.modules,
         kind="callable",
     )
+    return _with_cells(draft)
 
 
 def draft_program(origin: Origin, command: str, data: Any, options: JobOptions, label: str) -> Draft:
@@ -309,6 +311,14 @@ def _cells_of(draft: Draft, shell: InteractiveShell) -> dict[str, list[Any]]:
     counts: Mapping[str, int] = getattr(shell.compile, "_filename_map", {})
     files = draft.frozen.files if draft.frozen is not None else ()
     return {n: [counts[n], "".join(linecache.getlines(n))] for n in sorted(files) if n in counts}
+
+
+def _with_cells(draft: Draft) -> Draft:
+    """Give `draft` with the text of the cells that its functions were defined in; a script has none."""
+    shell = current_shell()
+    if shell is not None:
+        draft.spec = draft.spec.replace(cells=_cells_of(draft, shell))
+    return draft
 
 
 def _imported_already(name: str, analysis: Analysis, namespace: Mapping[str, Any]) -> bool:

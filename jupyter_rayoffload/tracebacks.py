@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -11,20 +12,48 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["Tracebacks", "as_here", "current_count", "remember", "rendering"]
+__all__ = ["Tracebacks", "as_here", "current_count", "current_shell", "remember", "rendering"]
 
 #: How many errors are remembered with their renderings; the newest ones, as an error is shown soon or never.
 MOST_ERRORS = 32
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # Beside the errors and not in them: an attribute would be seen by who looks, and travel with them.
 _renderings: deque[tuple[BaseException, list[str]]] = deque(maxlen=MOST_ERRORS)
 
 
 def remember(error: BaseException, lines: Sequence[str]) -> None:
-    """Let `error`, wherever it is raised in this notebook, be shown as `lines`."""
+    """Let `error`, wherever it is raised in this notebook, be shown as `lines`.
+
+    In a plain script, whose Python shows the frames of the script alone, they become a note below these.
+    """
+    known = any(there is error for there, _ in _renderings)
     _renderings.append((error, list(lines)))
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    shell = current_shell()
     if shell is not None:
         Tracebacks(shell).install()
+    elif lines and not known:
+        _note(error, _COLOURS.sub("", "\n".join(lines)))
+
+
+def _note(error: BaseException, text: str) -> None:
+    """Let `error` say where in its job it arose."""
+    told = f"\nIn the job:\n{text.rstrip()}"
+    if sys.version_info >= (3, 11):
+        error.add_note(told)
+    elif error.__cause__ is None:  # notes came with Python 3.11
+        error.__cause__ = _InTheJob(told)
+
+
+class _InTheJob(Exception):
+    """The traceback of a job, as the cause of its error."""
+
+
+def current_shell() -> InteractiveShell | None:
+    """Give the IPython that runs in this process; None in a plain script. Loads nothing."""
+    shell: InteractiveShell | None = None
+    if "IPython" in sys.modules:
+        shell = sys.modules["IPython"].get_ipython()
+    return shell
 
 
 def rendering(error: BaseException | None) -> list[str] | None:

@@ -60,6 +60,46 @@ def test_a_group_of_exceptions_too() -> None:
     _run(["fail(ExceptionGroup('all', [ValueError(1)]))"], "assert shown[0][2] == ['as it was there'], shown")
 
 
+def test_in_a_plain_script_the_error_says_where_in_the_job_it_arose() -> None:
+    code = """
+import sys, traceback
+from jupyter_rayoffload.tracebacks import remember
+assert "IPython" not in sys.modules
+error = KeyError("q")
+for _ in range(2):  # a handle may be asked twice
+    remember(error, ["\\x1b[31mCell In[1], line 1\\x1b[39m", "KeyError: 'q'"])
+raise error
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.count("In the job:\nCell In[1], line 1\nKeyError: 'q'\n") == 1
+    assert "\x1b" not in done.stderr
+
+
+def test_a_call_carries_the_cells_of_its_functions() -> None:
+    """Or else its traceback says that it could not get the source."""
+    code = """
+from IPython.core.interactiveshell import InteractiveShell
+from jupyter_rayoffload.drafting import Origin, draft_call, draft_code
+from jupyter_rayoffload.models import JobOptions
+from jupyter_rayoffload.remote.signing import Signer
+
+shell = InteractiveShell.instance()
+shell.run_cell("def deep(v):\\n    return 1 / v\\n", store_history=True)
+origin = Origin("me", "n.ipynb", ".", shell.user_ns, Signer(bytes(32)), 1 << 20)
+deep = shell.user_ns["deep"]
+for draft in (
+    draft_call(origin, deep, (0,), {}, JobOptions(), ""),
+    draft_code(origin, "deep(0)", JobOptions(), "", values={"deep": deep}),
+):
+    [(name, (count, text))] = draft.spec.cells.items()
+    assert (name, count) == (deep.__code__.co_filename, 1)
+    assert "return 1 / v" in text
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert not done.returncode, done.stderr
+
+
 def _run(sources: list[str], checks: str) -> None:
     code = f"SOURCES = {sources!r}\n{PROGRAM}\n{checks}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .drafting import draft_call, draft_code, draft_program
 from .errors import StoreError, UsageError
 from .job import Job
-from .models import JobRecord
+from .models import JobOptions, JobRecord
 from .options import from_keywords
 from .session import session
+from .tracebacks import without_frames
+from .words import with_article
 
 if TYPE_CHECKING:
-    from .course import Course
+    from .course import Course, Draft
     from .models import ClusterInfo
+    from .session import Session
     from .submission import Offloader
 
 __all__ = ["attach", "cluster", "jobs", "offload", "submit", "submit_program"]
@@ -56,6 +59,8 @@ def submit(
     ------
     UsageError
         An option is unknown or not what it may be.
+    SyntaxError
+        The code cannot be parsed.
     NotPicklable
         An argument cannot travel; nothing has been sent.
 
@@ -71,13 +76,25 @@ def submit(
         draft = draft_call(here.origin(), work, args, dict(inputs or {}), chosen, label)
     elif not isinstance(work, str):
         raise UsageError(
-            f"submit: expected code or a function, not {type(work).__name__}", "submit(function, argument)"
+            f"submit: expected code or a function, not {with_article(type(work).__name__)}",
+            "submit(function, argument)",
         )
     elif args:
         raise UsageError("code takes no arguments", "Give its names with inputs={'name': value}")
     else:
-        draft = draft_code(here.origin(), work, chosen, label, values=inputs)
+        draft = _drafted(here, work, chosen, label, inputs)
     return here.launch(draft)
+
+
+def _drafted(
+    here: Session, code: str, options: JobOptions, label: str, inputs: Mapping[str, Any] | None
+) -> Draft:
+    try:
+        return draft_code(here.origin(), code, options, label, values=inputs)
+    except SyntaxError as error:
+        unparsable = error
+    # Outside the handler: the error is the code's own, and none of ours is its context.
+    raise without_frames(unparsable)
 
 
 def submit_program(
@@ -140,9 +157,21 @@ def offload(function: _F | None = None, **options: Any) -> Any:
     """Make a function whose calls are jobs: ``@offload`` or ``@offload(cpus=4)``.
 
     A call gives a :class:`Job`; ``function.local(...)`` still calls it here.
+
+    Raises
+    ------
+    UsageError
+        An option is unknown or not what it may be.
     """
+    _label(options.get("label", ""))
+    from_keywords({name: value for name, value in options.items() if name != "label"}, JobOptions())
     if function is None:
         return functools.partial(offload, **options)
+    if not callable(function):
+        raise UsageError(
+            f"offload: expected a function, not {with_article(type(function).__name__)}",
+            "Options have names: @offload(cpus=4)",
+        )
 
     @functools.wraps(function)
     def remote(*args: Any, **kwargs: Any) -> Job:
@@ -162,8 +191,14 @@ def attach(job_id: str) -> Job:
 
     Raises
     ------
+    UsageError
+        That is no text.
     JobNotFound
     """
+    if not isinstance(job_id, str):
+        raise UsageError(
+            f"attach: expected the id of a job, such as 'fit-3fbc0e', not {job_id!r:.80}", "jobs() lists them"
+        )
     here = session()
     if job_id in here.jobs:
         return here.jobs[job_id]
@@ -193,7 +228,15 @@ async def _caught_up(offloader: Offloader, course: Course, limit: float = CATCH_
 
 
 def jobs(limit: int = 20) -> list[JobRecord]:
-    """Give the records of your newest jobs, newest first, whichever process submitted them."""
+    """Give the records of your newest jobs, newest first, whichever process submitted them.
+
+    Raises
+    ------
+    UsageError
+        `limit` is no whole number, or less than one.
+    """
+    if not isinstance(limit, int) or limit < 1:
+        raise UsageError(f"limit={limit!r:.80}: expected a whole number, one or more", "jobs(limit=20)")
     here = session()
     return here.call(here.offloader.records(limit))
 

@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -30,14 +31,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(given.do(given) or 0)
     except UsageError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        text = _of_the_terminal(error)
+        print(text if text.startswith(parser.prog) else f"{parser.prog}: {text}", file=sys.stderr)
         return 2
     except OffloadError as error:
-        print(f"{error.reason}: {error}", file=sys.stderr)
+        print(f"{error.reason}: {_of_the_terminal(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted; what was submitted goes on", file=sys.stderr)
         return 130
+
+
+def _of_the_terminal(error: object) -> str:
+    """Give the text of an error with the terminal's verbs in the place of the notebook's."""
+    text = re.sub(r"%ray (jobs|attach|logs|cancel|cluster)\b", r"jupyter rayoffload \1", str(error))
+    return re.sub(r"%ray(?! ?\w)", "jupyter rayoffload cluster", text)
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"\d{1,6}", text) or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, one or more")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("command", nargs=argparse.REMAINDER, help="the command: python train.py --epochs 3")
 
     jobs = verb("jobs", _jobs, "list the newest jobs of all your notebooks")
-    jobs.add_argument("-n", type=int, default=20, metavar="N", help="how many")
+    jobs.add_argument("-n", type=_positive, default=20, metavar="N", help="how many")
     for name, do, text in (
         ("attach", _attach, "follow a job from its first line"),
         ("logs", _logs, "print what a job has printed"),
@@ -85,9 +99,10 @@ def _run(given: argparse.Namespace) -> int:
         raise UsageError("run: expected a command", "jupyter rayoffload run python train.py")
     asked = {k: getattr(given, k) for k in ("cpus", "gpus", "memory", "timeout") if getattr(given, k)}
     job = submit_program(command, label=given.label, pip=given.pip or (), **asked)
-    print(job.id, file=sys.stderr)
-    if given.detach:
+    if given.detach:  # for `ID=$(...)`
+        print(job.id, flush=True)
         return _until_submitted(job)
+    print(job.id, file=sys.stderr)
     return _follow(job)
 
 
@@ -128,7 +143,7 @@ def _verdict(job: Job) -> int:
     if error is None:
         return 0
     if isinstance(error, OffloadError):
-        print(f"{error.reason}: {error}", file=sys.stderr)
+        print(f"{error.reason}: {_of_the_terminal(error)}", file=sys.stderr)
     elif job.record.failure:
         print("\n".join(job.record.failure.traceback), file=sys.stderr)
     return 1
@@ -185,7 +200,7 @@ def _doctor(given: argparse.Namespace) -> int:
         try:
             fine, said = True, check()
         except OffloadError as error:
-            fine, said = False, str(error)
+            fine, said = False, _of_the_terminal(error)
         except Exception as error:
             fine, said = False, f"{type(error).__name__}: {error}"
         failed += not fine

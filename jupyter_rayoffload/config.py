@@ -361,13 +361,24 @@ def _options(text: str) -> dict[str, Any]:
     return {name: OPTIONS.get(name, str)(value) for name, _, value in pairs}
 
 
+#: What a setting may be, where traitlets says it in words of its own.
+_PLAIN = {
+    "owner": "up to 63 letters, digits, '.', '_' and '-', a letter or a digit first",
+    "a unicode string": "some text",
+    "a float": "a number",
+    "an int": "a whole number",
+    "an int or None": "a whole number",
+}
+
+
 def _allowed(trait: TraitType[Any, Any]) -> str:
     if isinstance(trait, Enum):
         return "one of " + ", ".join(trait.values or ())
     if trait.name == "defaults":
         return "OPTION=VALUE pairs, of " + ", ".join(OPTIONS)
     low = getattr(trait, "min", None)
-    info = trait.info().removesuffix(" or None") + (f", at least {low}" if low is not None else "")
+    info = _PLAIN.get(str(trait.name)) or _PLAIN.get(trait.info()) or trait.info()
+    info = info.removesuffix(" or None") + (f", at least {low}" if low is not None else "")
     return f"{info}, or none" if trait.allow_none else info
 
 

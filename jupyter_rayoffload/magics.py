@@ -127,8 +127,11 @@ class OffloadMagics(Magics):
 
         there = self.shell.user_ns.get(label) if label else None
         if there is not None and not isinstance(there, Job):
+            from .words import with_article
+
+            kind = with_article(type(there).__name__)
             raise UsageError(
-                f"%%ray_job {label}: {label} is a {type(there).__name__} of this notebook, not a job",
+                f"%%ray_job {label}: {label} is {kind} of this notebook, not a job",
                 "Choose another name: it labels the job and holds its handle",
             )
 

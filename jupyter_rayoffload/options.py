@@ -117,6 +117,12 @@ def _text(text: str) -> str:
     return text.strip()
 
 
+def _profile(text: str) -> str:
+    """Refuse what nothing would heed."""
+    _text(text)
+    raise ValueError("a profile that the site declares, and there are none yet; leave it out")
+
+
 def _texts(what: str) -> Callable[[Any], tuple[str, ...]]:
     """Give a reader of one text or several."""
 
@@ -210,7 +216,9 @@ def _build() -> _Parser:
         action="store_true",
         help="follow the job; its exception is raised here, an interrupt cancels it",
     )
-    option("--profile", read=_text, metavar="P", help="size of the cluster, as the site declares it")
+    option(
+        "--profile", read=_profile, metavar="P", help="size of the cluster, as the site declares it (planned)"
+    )
     option("--cluster", read=_text, metavar="C", help="name of the cluster")
     option("--cpus", read=_amount, metavar="N", help="CPUs that the job reserves")
     option("--gpus", read=_amount, metavar="N", help="GPUs that the job reserves")
@@ -335,11 +343,19 @@ def parse_line(line: str) -> MagicLine:
     return MagicLine(given.label or "", options, given.wait, given.dry_run, given.quiet)
 
 
+#: Options that the documentation promises for later.
+_PLANNED = ("--map", "--standby")
+
+
 def _known_flags(words: Sequence[str]) -> None:
     """Refuse an unknown option before its value is taken for the job's name."""
     flags = [f for a in _PARSER._actions for f in a.option_strings]
     for word in words:
         flag = word.partition("=")[0]
+        if flag in _PLANNED:
+            raise UsageError(
+                f"%%ray_job: {flag} is planned, and not there yet", "%%ray_job? shows the options"
+            )
         if flag.startswith("--") and len(flag) > 2 and flag not in flags:
             close = difflib.get_close_matches(flag, flags, n=1)
             hint = f"Did you mean {close[0]}? " if close else ""
@@ -351,7 +367,7 @@ def _known_flags(words: Sequence[str]) -> None:
 _READERS: dict[str, Callable[[Any], Any]] = {
     "inputs": _names,
     "outputs": _names,
-    "profile": _text,
+    "profile": _profile,
     "cluster": _text,
     "cpus": _amount,
     "gpus": _amount,

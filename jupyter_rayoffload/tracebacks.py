@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["Tracebacks", "as_here", "current_count", "current_shell", "remember", "rendering"]
+__all__ = [
+    "Tracebacks",
+    "as_here",
+    "current_count",
+    "current_shell",
+    "remember",
+    "rendering",
+    "without_frames",
+]
 
 #: How many errors are remembered with their renderings; the newest ones, as an error is shown soon or never.
 MOST_ERRORS = 32
@@ -124,6 +132,15 @@ def as_here(shell: InteractiveShell, magic: str, cell: str) -> SyntaxError | Non
         found.__context__ = None
         remember(found, shell.SyntaxTB.structured_traceback(type(found), found, cast("Any", [])))
     return found
+
+
+def without_frames(error: SyntaxError) -> SyntaxError:
+    """Give the error of code that cannot be parsed without the frames of who tried to."""
+    error.__context__ = None
+    shell = current_shell()
+    if shell is not None:
+        remember(error, cast("Any", shell).SyntaxTB.structured_traceback(type(error), error, []))
+    return error.with_traceback(None)
 
 
 def _found_here(shell: InteractiveShell, source: str) -> SyntaxError | None:

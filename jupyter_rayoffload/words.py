@@ -40,6 +40,7 @@ __all__ = [
     "span_text",
     "stop",
     "value_state",
+    "with_article",
 ]
 
 #: The marks of a sentence: code, a clock time, a running time.
@@ -122,6 +123,11 @@ def span_text(begin: float, end: float) -> str:
     first, last = (datetime.fromtimestamp(t, timezone.utc) for t in (begin, end))
     until = f"{last:%H:%M:%S}" if first.date() == last.date() else f"{last:%Y-%m-%d, %H:%M:%S}"
     return f"{first:%Y-%m-%d, %H:%M:%S} to {until} UTC"
+
+
+def with_article(noun: str) -> str:
+    """Give ``an int``, ``a dict``."""
+    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
 
 
 def listing(names: Iterable[str]) -> str:

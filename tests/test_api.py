@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +13,10 @@ import pytest
 
 from jupyter_rayoffload import api
 from jupyter_rayoffload.course import Course
-from jupyter_rayoffload.errors import StoreUnreachable
-from jupyter_rayoffload.models import JobRecord, JobSpec, Phase
+from jupyter_rayoffload.drafting import Origin
+from jupyter_rayoffload.errors import StoreUnreachable, UsageError
+from jupyter_rayoffload.models import JobOptions, JobRecord, JobSpec, Phase
+from jupyter_rayoffload.remote.signing import Signer
 from tests.fakes import MemoryStore
 
 
@@ -89,3 +93,32 @@ def test_attaching_waits_for_it(monkeypatch: Any) -> None:
     assert api.attach("fit-1").id == "fit-1"
     assert api.attach("fit-1") is here.jobs["fit-1"]
     assert waited == ["fit-1"]
+
+
+BAD_CALLS: list[tuple[Callable[[], object], str]] = [
+    (lambda: api.attach(5), "attach: expected the id of a job, such as 'fit-3fbc0e', not 5"),  # type: ignore[arg-type]
+    (lambda: api.jobs(limit="a"), "limit='a': expected a whole number, one or more"),  # type: ignore[arg-type]
+    (lambda: api.jobs(limit=0), "limit=0: expected a whole number, one or more"),
+    (lambda: api.offload(cpus="x"), "cpus='x': expected a number"),
+    (lambda: api.offload(label=5), "label=5: expected some text"),
+    (lambda: api.offload(4), "offload: expected a function, not an int"),  # type: ignore[type-var]
+]
+
+
+@pytest.mark.parametrize(("call", "says"), BAD_CALLS, ids=lambda v: str(v)[:30])
+def test_a_bad_call_is_refused_at_once_in_one_line(call: Callable[[], object], says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert str(caught.value).startswith(says)
+    assert "\n" not in str(caught.value)
+
+
+def test_code_that_cannot_be_parsed_is_a_plain_syntax_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = Origin("me", "", ".", {}, Signer(bytes(32)), 1 << 20)
+    here = SimpleNamespace(origin=lambda: origin, config=SimpleNamespace(job_options=JobOptions))
+    monkeypatch.setattr(api, "session", lambda: here)
+    with pytest.raises(SyntaxError) as caught:
+        api.submit("1 +")
+    assert caught.value.__context__ is None
+    files = {Path(entry.path).name for entry in caught.traceback}
+    assert files == {"test_api.py", "api.py"}, files

@@ -75,8 +75,8 @@ def test_text_is_read_by_the_kind_of_the_setting(key: str, text: str, value: obj
 @pytest.mark.parametrize(
     ("key", "text", "said"),
     [
-        ("num_cpus", "many", "num_cpus cannot be 'many'. It must be an int, at least 1, or none"),
-        ("num_cpus", "0", "num_cpus cannot be '0'. It must be an int, at least 1, or none"),
+        ("num_cpus", "many", "num_cpus cannot be 'many'. It must be a whole number, at least 1, or none"),
+        ("num_cpus", "0", "num_cpus cannot be '0'. It must be a whole number, at least 1, or none"),
         ("backend", "cloud", "backend cannot be 'cloud'. It must be one of auto, embedded, address"),
         ("store_limit", "-1", "It must be a size such as 8GiB or 500MB, or none"),
         ("idle_timeout", "soon", "It must be a duration such as 90s, 15m or 2h"),
@@ -84,7 +84,9 @@ def test_text_is_read_by_the_kind_of_the_setting(key: str, text: str, value: obj
         ("cpus", "few", "cpus cannot be 'few'. cpus='few': expected a number"),
         ("defaults.memory", "lots", "defaults.memory cannot be 'lots'"),
         ("defaults.colour", "red", "there is no setting 'defaults.colour'"),
-        ("owner", "a{b}", "owner cannot be 'a{b}'"),
+        ("owner", "a b", "owner cannot be 'a b'. It must be up to 63 letters, digits, '.', '_' and '-'"),
+        ("check_timeout", "soon", "It must be a number, at least 0.1"),
+        ("profile", "big", "a profile that the site declares, and there are none yet"),
     ],
 )
 def test_what_is_not_allowed_is_told_in_one_line(key: str, text: str, said: str) -> None:

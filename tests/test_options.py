@@ -78,6 +78,8 @@ def test_an_empty_list_of_names_is_not_the_same_as_none():
         ("--fetch 'out/*' '../*'", "'../*': expected a pattern of files in the workspace"),
         ("--fetch out/../../x", "in the workspace"),
         ("--fetch '~/x'", "in the workspace"),
+        ("--profile big", "a profile that the site declares, and there are none yet"),
+        ("--map xs", "--map is planned, and not there yet"),
         ("--pip", "expected at least one argument"),
         ("--pip numpy 'not a req!!'", "'not a req!!': expected a requirement such as 'polars>=1'"),
         ("--pip 'numpy pandas'", "expected a requirement"),
@@ -158,6 +160,7 @@ def test_keywords_read_like_the_line():
         ({"retries": -1}, "whole number"),
         ({"fetch": "/etc/*"}, "in the workspace"),
         ({"fetch": ["out", "../*"]}, "in the workspace"),
+        ({"profile": "big"}, "there are none yet"),
     ],
 )
 def test_bad_keywords(given_, says):

@@ -96,6 +96,15 @@ def test_plural_forms_and_thousands(count, text):
     assert words.lines_text(count) == text
 
 
+def test_the_article_of_a_type():
+    assert [words.with_article(n) for n in ("int", "ExcelFile", "dict", "ufunc")] == [
+        "an int",
+        "an ExcelFile",
+        "a dict",
+        "a ufunc",
+    ]
+
+
 def test_memory_and_what_is_in_use():
     assert words.memory_text(8 * GIB) == "8 GiB"
     assert words.memory_text(512 * 2**20) == "512 MiB"

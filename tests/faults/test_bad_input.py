@@ -67,14 +67,17 @@ LINES = {
     "-i there_is_none": "the notebook has no such name",
     "-o 2x": "expected names separated by commas",
     "--profile ''": "expected some text",
+    "--profile big": "a profile that the site declares, and there are none yet",
     "--cluster ''": "expected some text",
+    "--pip 'not a req!!'": "expected a requirement such as 'polars>=1'",
+    "--map xs": "--map is planned, and not there yet",
     "--pip": "expected at least one argument",
     "--py-module": "expected at least one argument",
     "--exclude": "expected at least one argument",
     "--fetch": "expected at least one argument",
     "2nd": "expected a Python name for the job's handle; '2nd' is none",
     "class": "expected a Python name for the job's handle",
-    "number": "number is a int of this notebook, not a job",
+    "number": "number is an int of this notebook, not a job",
     "one two": "unrecognized arguments: two",
     "--nonsense": "unrecognized arguments: --nonsense",
     "--gpu 1": "unrecognized arguments: --gpu. Did you mean --gpus?",
@@ -119,6 +122,7 @@ VERBS = {
     "config num_cpus=0": "at least 1",
     "config idle_timeout=soon": "a duration such as 90s, 15m or 2h",
     "config store_limit=lots": "a size such as 8GiB or 500MB",
+    "config 'owner=a b'": "letters, digits, '.', '_' and '-'",
     "config backend=moon": "one of auto, embedded, address",
     "config cpus=x": "expected a number, zero or more",
     "config retries=x": "expected a whole number from 0 to 999",
@@ -208,7 +212,7 @@ def test_what_is_no_program_and_no_code_is_refused() -> None:
 
 @pytest.mark.usefixtures("ground")
 def test_what_is_neither_code_nor_a_function_is_refused() -> None:
-    with pytest.raises(UsageError, match="expected code or a function, not int"):
+    with pytest.raises(UsageError, match="expected code or a function, not an int"):
         submit(5)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="expected some text"):
         submit("1 + 1", label=5)
@@ -220,7 +224,8 @@ COMMANDS = {
     "run --cpus many true": "expected a number, zero or more",
     "run --memory lots true": "expected an amount of memory",
     "run --timeout soon true": "expected a time such as",
-    "jobs -n many": "invalid int value",
+    "jobs -n many": "expected a whole number, one or more",
+    "jobs -n -1": "expected a whole number, one or more",
     "attach": "required: id",
     "cluster sideways": "choose from",
 }

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -286,19 +287,32 @@ def _show(job: Job) -> None:
     show(job)
 
 
+def _can_follow(line: str, number: int) -> Sequence[str]:
+    """Give the words that can end `line`, the text before the cursor."""
+    words = line.split()[: None if line[-1:].isspace() else -1]
+    if number == 0 and words[:1] == ["%%ray_job"] and re.search(r"\s-\S*$", line):
+        return option_table.completions(line)
+    if words == ["%ray"]:
+        return _VERBS
+    if words == ["%ray", "cluster"]:
+        from .cluster_verbs import CLUSTER_VERBS
+
+        return list(CLUSTER_VERBS)
+    return ()
+
+
 def _matcher() -> Any:
     from IPython.core.completer import SimpleCompletion, context_matcher
 
     @context_matcher()  # type: ignore[untyped-decorator,unused-ignore]
     def rayoffload_matcher(context: Any) -> Any:
-        line = context.line_with_cursor.lstrip()
-        found: list[str] = []
-        if context.cursor_line == 0 and line.startswith("%%ray_job") and context.token.startswith("-"):
-            found = [f for f in option_table.completions(line) if f.startswith(context.token)]
-        elif line.startswith("%ray "):
-            found = [v for v in _VERBS if v.startswith(context.token) and len(line.split()) <= 2]
+        # Not IPython's own token: where it is given a text alone, that is all of the text.
+        line = context.text_until_cursor.lstrip()
+        word = re.split(r"\s", line)[-1]
+        found = [f for f in _can_follow(line, context.cursor_line) if f.startswith(word)]
         return {
             "completions": [SimpleCompletion(text=f, type="option") for f in found],
+            "matched_fragment": word,
             "suppress": bool(found),
         }
 

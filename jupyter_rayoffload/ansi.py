@@ -215,7 +215,8 @@ def _tokens(line: str) -> list[tuple[str, str]]:
         escape = _ESCAPE.match(line, match.start()) if match[0] == "\x1b" else None
         begin = escape.end() if escape else match.end()
         tokens.append((escape[2] or "", escape[1] or "") if escape else (match[0], ""))
-    tokens.append(("text", line[begin:]))
+    if begin < len(line):
+        tokens.append(("text", line[begin:]))
     return tokens
 
 

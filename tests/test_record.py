@@ -12,7 +12,7 @@ from pathlib import Path
 import bleach
 import pytest
 from bleach.css_sanitizer import CSSSanitizer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent / "browser" / "panel_states"))
@@ -75,6 +75,7 @@ def test_folding_is_what_a_terminal_shows(text):
 
 
 @given(noise, st.lists(st.integers(0, 60), max_size=8))
+@example("aaaaa\x1b[2K\r", [9])
 def test_where_text_is_cut_does_not_matter(text, cuts):
     whole, pieces = ansi.LogBuffer(), ansi.LogBuffer()
     whole.write(text + "\n")

@@ -247,7 +247,7 @@ def test_a_dead_head_is_replaced(own: LocalBackend, number: signal.Signals) -> N
         store.set("rayoffload:{tester}:safe", b"z")
         old = tree(own)[1:]
         named(own, "gcs_server").send_signal(number)
-        eventually(lambda: not own.places.connection.exists(), "the keeper has not noticed", 30)
+        eventually(lambda: not own.places.connection.exists(), "the keeper has not noticed", 90)
         after = start(own)
         assert after.info.session != before.info.session
         assert after.store == before.store

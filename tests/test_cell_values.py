@@ -387,3 +387,25 @@ def test_what_a_call_may_change_besides_its_arguments(source: str, cell: str, fo
     analysis = analyze(cell)
     reached = set(closure(analysis.reads, namespace).names) - analysis.reads
     assert watched(analysis, namespace, reached) == set(found.split())
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "pending", "found"),
+    [
+        ("xs.append(1)", "", "xs", "xs"),
+        ("xs.append(1)", "xs = None", "xs", "xs"),
+        ("n = df.groupby('a').mean().head()", "", "n", "df"),
+        ("n = df.mean()", "import pandas as pd\ndf = pd.DataFrame()", "n", ""),
+        ("df.pop('a')", "import pandas as pd\ndf = pd.DataFrame()", "df", "df"),
+        ("df.dropna(inplace=True)", "", "df", "df"),
+        ("f(xs)", "def f(x): pass", "", "xs"),
+        ("xs[0] = 1", "xs = 'text'", "xs", "xs"),
+    ],
+)
+def test_of_what_another_job_brings_nothing_is_known(source, old, pending, found):
+    """A cell that reads it waits for the jobs alone that seem to change it; what has changed lands anyhow."""
+    analysis, unknown = analyze(source), {"xs", "df"}
+    namespace = notebook(old)
+    assert pending_writes(analysis, namespace, unknown) == set(pending.split())
+    seen = watched(analysis, namespace, (), unknown)
+    assert seen >= set(found.split()) & analysis.reads

@@ -99,6 +99,21 @@ class _Unknown:
     """A value that may be anything."""
 
 
+#: Methods that say by their name that they only read, whatever they are called on: of data frames, arrays,
+#: tensors and models. A value that another job will bring has no type yet, and a cell that reads it must not
+#: wait for each job that reads it, too.
+_READING = frozenset(
+    "abs agg aggregate all any argmax argmin argsort assign astype bfill clip compute corr cov cpu "
+    "cumsum describe detach diff dot drop_duplicates dropna equals eval ffill filter flatten groupby "
+    "head hist iterrows itertuples isin isna isnull item join map max mean median melt merge min mode "
+    "ndim nlargest notna nsmallest nunique numpy pct_change pivot pivot_table plot predict "
+    "predict_proba prod quantile query rank ravel reindex rename resample reshape reset_index rolling "
+    "round sample score select set_index shape shift size sort_values sort_index squeeze std sum tail "
+    "to_csv to_dict to_excel to_json to_list to_numpy to_pandas to_parquet tolist transform transpose "
+    "unique unstack stack value_counts var where".split()
+)
+
+
 def pending_writes(
     analysis: Analysis, namespace: Mapping[str, Any], unknown: Collection[str] = ()
 ) -> frozenset[str]:
@@ -126,7 +141,8 @@ def changed_in_place(
     analysis: Analysis, namespace: Mapping[str, Any], unknown: Collection[str] = ()
 ) -> frozenset[str]:
     """Give those of :func:`pending_writes` whose value itself the cell's own statements may change."""
-    namespace = {n: v for n, v in namespace.items() if n not in unknown}
+    untyped = {n for n in unknown if _mutators(namespace.get(n)) is None}  # the next frame is a frame, too
+    namespace = {n: v for n, v in namespace.items() if n not in untyped}
     items = {n for n in analysis.items if not isinstance(namespace.get(n), types.ModuleType)}
     return frozenset(items | _changed_by_methods(analysis, namespace))
 
@@ -170,7 +186,8 @@ def _changed_by_methods(analysis: Analysis, namespace: Mapping[str, Any]) -> set
     found = set()
     for name, methods in analysis.methods.items():
         if name not in namespace:
-            if not hasattr(builtins, name):
+            reading = methods <= _READING | _PURE and name not in analysis.inplace
+            if not reading and not hasattr(builtins, name):
                 found.add(name)
             continue
         value = namespace[name]

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .errors import OffloadError, UsageError
+from .errors import OffloadError, StoreUnreachable, UsageError
 
 if TYPE_CHECKING:
     from .job import Job
 
 __all__ = ["main"]
+
+#: After how long a store is asked whether it answers, and how long its answer may take, seconds.
+SLOW_SECONDS = 2.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -153,28 +159,66 @@ def _jobs(given: argparse.Namespace) -> None:
     from .display import show_jobs
     from .session import session
 
-    show_jobs(session(), given.n)
+    with _word_of_the_store():
+        show_jobs(session(), given.n)
+
+
+def _attached(job_id: str) -> Job:
+    from .api import attach
+
+    with _word_of_the_store():
+        return attach(job_id)
+
+
+@contextlib.contextmanager
+def _word_of_the_store() -> Iterator[None]:
+    """Say it once if what the block does takes long because the store does not answer."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(SLOW_SECONDS):
+            if _store_is_silent() and not done.is_set():
+                print("The store does not answer, trying again", file=sys.stderr, flush=True)
+                return
+
+    threading.Thread(target=watch, name="rayoffload-word", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _store_is_silent() -> bool:
+    """Whether there is a cluster whose store does not answer; the session itself waits for that."""
+    import asyncio
+
+    from .clusters.connection import read_connection
+    from .clusters.owner import check_store
+    from .clusters.places import Places
+    from .config import RayOffload
+
+    try:
+        file = RayOffload.load().connection_file or Places.here().connection
+        asyncio.run(check_store(read_connection(Path(file).expanduser()), timeout=SLOW_SECONDS))
+    except StoreUnreachable:
+        return True
+    except (OSError, OffloadError):  # there is none yet, or the block says itself what is wrong
+        return False
+    return False
 
 
 def _attach(given: argparse.Namespace) -> int:
-    from .api import attach
-
-    return _follow(attach(given.id))
+    return _follow(_attached(given.id))
 
 
 def _logs(given: argparse.Namespace) -> None:
-    from .api import attach
-
-    job = attach(given.id)
-    text = job.logs()
+    text = _attached(given.id).logs()
     if text:
         print(text)
 
 
 def _cancel(given: argparse.Namespace) -> None:
-    from .api import attach
-
-    job = attach(given.id)
+    job = _attached(given.id)
     print(f"Cancelling {job.id}" if job.cancel() else f"{job.id} had ended already: {job.phase.value}")
 
 

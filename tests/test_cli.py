@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from jupyter_rayoffload import api, cli
+from jupyter_rayoffload.clusters.connection import Connection
 from jupyter_rayoffload.errors import ClusterError, JobNotFound, UsageError
+from jupyter_rayoffload.models import ClusterInfo
+from jupyter_rayoffload.remote.store import StoreAddress
 
 
 def test_a_detached_run_prints_the_id_alone(
@@ -54,3 +60,31 @@ def test_errors_name_the_verbs_of_the_terminal(
     monkeypatch.setattr(api, "attach", attach)
     assert cli.main(["attach", "x"]) in (1, 2)
     assert capsys.readouterr() == ("", f"{said}\n")
+
+
+def test_a_store_that_does_not_answer_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def attach(job_id: str) -> SimpleNamespace:
+        time.sleep(0.5)
+        return SimpleNamespace(logs=lambda: "line 1")
+
+    monkeypatch.setattr(api, "attach", attach)
+    monkeypatch.setattr(cli, "SLOW_SECONDS", 0.05)
+    for silent, said in ((True, "The store does not answer, trying again\n"), (False, "")):
+        monkeypatch.setattr(cli, "_store_is_silent", lambda silent=silent: silent)
+        assert cli.main(["logs", "x"]) == 0
+        assert capsys.readouterr() == ("line 1\n", said)
+
+
+def test_a_frozen_store_is_silent_and_one_that_is_not_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "connection.json"
+    monkeypatch.setenv("RAYOFFLOAD_CONNECTION_FILE", str(file))
+    monkeypatch.setattr(cli, "SLOW_SECONDS", 0.2)
+    assert not cli._store_is_silent()
+    with socket.create_server(("127.0.0.1", 0)) as frozen:  # it lets one in, and says nothing
+        url = f"redis://127.0.0.1:{frozen.getsockname()[1]}"
+        Connection(ClusterInfo(address="http://x"), StoreAddress(url), "me", bytes(32), file).write()
+        assert cli._store_is_silent()

@@ -6,6 +6,7 @@ import json
 import linecache
 import platform
 import re
+import sys
 import time
 import types
 from collections import Counter
@@ -249,6 +250,7 @@ def _draft(
     mentioned = set(
         re.findall(r"\.\s*(\w+)", source)
     )  # `import xml.etree` binds xml: say which parts are meant
+    _importable(values)
     try:
         frozen = codec.freeze(values, namespace, origin.signer, copy=False, mentioned=mentioned)
     except codec.Unpicklable as error:
@@ -280,6 +282,22 @@ def _draft(
     )
     absent = {v.__name__ for v in values.values() if isinstance(v, Absent)}
     return Draft(spec, frozen, tuple(sorted(modules - absent)), cwd=origin.folder, held=held)
+
+
+def _importable(values: Mapping[str, Any]) -> None:
+    """Refuse a module that this process alone has registered: the cluster would look for its file in vain."""
+    for name, value in values.items():
+        if type(value) is not types.ModuleType or value.__spec__ is not None:
+            continue
+        module = value.__name__
+        if module == "__main__" or "." in module or sys.modules.get(module) is not value:
+            continue
+        finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+        if not any(finder.find_spec(module, None) for finder in finders):
+            raise InputError(
+                f"input {name} cannot travel: the module {module} was made in this process, and has no file",
+                "Write it to a file beside the notebook, or make it in the cell",
+            )
 
 
 class _Pending:

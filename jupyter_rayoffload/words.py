@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from .models import ClusterInfo, ClusterPhase, Failure, FileInfo, Phase, Value, ValueState
+from .models.job import memory_words
 
 __all__ = [
     "LOG_WORDS",
@@ -75,22 +76,21 @@ def size_text(size: float) -> str:
 
 
 def memory_text(size: float) -> str:
-    """Give memory that was asked for or given, as ``--memory`` spells it: ``8 GiB``.
+    """Give memory that was asked for or given, as ``--memory`` spells it: ``8 GiB``, ``300 MB``.
 
     Parameters
     ----------
     size : float
         Bytes.
     """
-    if size < 2**30:
-        return f"{size / 2**20:.3g} MiB"
-    return f"{float(f'{size / 2**30:.3g}'):,g} GiB"
+    return memory_words(size)
 
 
 def amount_text(used: float, total: float, *, memory: bool = False) -> str:
     """Give what is in use of what there is: ``3 of 8``, ``21 of 32 GiB``."""
     if memory:
-        return f"{float(f'{used / 2**30:.3g}'):g} of {memory_text(max(total, 2**30))}"
+        total = max(total, 2**30)
+        return f"{float(f'{used / 2**30:.3g}'):g} of {float(f'{total / 2**30:.3g}'):,g} GiB"
     return f"{float(f'{used:.3g}'):g} of {float(f'{total:.6g}'):,g}"
 
 

@@ -61,6 +61,7 @@ def test_a_cluster_survives_json():
         (Resources(), ""),
         (Resources(gpus=1), "1 GPU"),
         (Resources(cpus=4, memory=8 * 2**30), "4 CPUs and 8 GiB of memory"),
+        (Resources(memory=300_000_000), "300 MB of memory"),
         (Resources(custom={"TPU": 2}), "2 TPU"),
     ],
 )

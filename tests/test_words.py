@@ -23,6 +23,7 @@ from jupyter_rayoffload.models import (
     Value,
     ValueState,
 )
+from jupyter_rayoffload.remote.failures import beyond_memory
 
 GIB = 2**30
 
@@ -96,6 +97,13 @@ def test_plural_forms_and_thousands(count, text):
     assert words.lines_text(count) == text
 
 
+@pytest.mark.parametrize(
+    "size", [1, 300_000_000, 1_500_000_000, 200 << 20, 8 * GIB, 10**9, 2**30, 123_456_789]
+)
+def test_memory_is_said_alike_here_and_there(size):
+    assert f"the {words.memory_text(size)} that" in beyond_memory(size)["message"]
+
+
 def test_the_article_of_a_type():
     assert [words.with_article(n) for n in ("int", "ExcelFile", "dict", "ufunc")] == [
         "an int",
@@ -108,6 +116,8 @@ def test_the_article_of_a_type():
 def test_memory_and_what_is_in_use():
     assert words.memory_text(8 * GIB) == "8 GiB"
     assert words.memory_text(512 * 2**20) == "512 MiB"
+    assert words.memory_text(3e8) == "300 MB"
+    assert words.amount_text(GIB, 4e9, memory=True) == "1 of 3.73 GiB"
     assert words.amount_text(21 * GIB, 32 * GIB, memory=True) == "21 of 32 GiB"
     assert words.amount_text(2.5, 8) == "2.5 of 8"
 

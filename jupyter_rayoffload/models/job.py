@@ -21,6 +21,7 @@ __all__ = [
     "Step",
     "Value",
     "ValueState",
+    "memory_words",
 ]
 
 
@@ -159,9 +160,18 @@ class Resources(Model):
         return " and ".join(_resource(name, amount) for name, amount in self.by_name().items())
 
 
+def memory_words(size: float) -> str:
+    """Say an amount of memory in the units in which it was asked for: ``8 GiB``, ``300 MB``."""
+    units = (10**9, "GB"), (10**6, "MB")
+    if size % 2**20 == 0 or size % 10**6:
+        units = (2**30, "GiB"), (2**20, "MiB")
+    unit, word = units[0] if size >= units[0][0] else units[1]
+    return f"{float(f'{size / unit:.3g}'):,g} {word}"
+
+
 def _resource(name: str, amount: float) -> str:
     if name == "memory":
-        return f"{amount / 2**30:.3g} GiB of memory"
+        return f"{memory_words(amount)} of memory"
     return f"{amount:g} {name}{'s' if amount != 1 and name in ('CPU', 'GPU') else ''}"
 
 

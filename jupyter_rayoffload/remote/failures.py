@@ -9,7 +9,7 @@ from .codec import WrongFormat
 from .files import BadPackage
 from .store import Missing, StoreDown, StoreNoAuth, StoreOutOfMemory, Tampered
 
-__all__ = ["CANCELLED", "NOT_THE_CELL", "Unready", "crash", "failure_of", "missing_library"]
+__all__ = ["CANCELLED", "NOT_THE_CELL", "Unready", "beyond_memory", "crash", "failure_of", "missing_library"]
 
 #: Exit codes of the runner.
 NOT_THE_CELL = 3
@@ -66,6 +66,20 @@ def failure_of(error: BaseException, doing: str) -> dict[str, Any]:
         "reason": "EnvironmentFailed",
         "message": f"{_capital(doing)} failed: {type(error).__name__}: {error}",
         "hint": "Most often a library has another version there than here: pin it with --pip",
+    }
+
+
+def beyond_memory(size: int) -> dict[str, Any]:
+    """Give the failure of a cell that needed more than the `size` bytes of memory that it asked for."""
+    # In the units of the asking, as `models.job.memory_words` says it here.
+    units = (10**9, "GB"), (10**6, "MB")
+    if size % 2**20 == 0 or size % 10**6:
+        units = (2**30, "GiB"), (2**20, "MiB")
+    unit, word = units[0] if size >= units[0][0] else units[1]
+    return {
+        "reason": "OutOfMemory",
+        "message": f"The cell needed more than the {size / unit:.3g} {word} that it asked for",
+        "hint": "Ask for more with --memory, or let the cell use less",
     }
 
 

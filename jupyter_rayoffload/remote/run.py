@@ -281,11 +281,7 @@ class CellProcess:
             failure["line"] = error.line
         memory = self._memory()
         if memory and isinstance(error.error, MemoryError):
-            return failure | {
-                "reason": "OutOfMemory",
-                "message": f"The cell needed more than the {memory / 2**30:.3g} GiB that it asked for",
-                "hint": "Ask for more with --memory, or let the cell use less",
-            }
+            return failure | failures.beyond_memory(memory)
         return failure | {"ename": error.ename, "evalue": error.evalue}
 
     def _put_error(self, error: BaseException) -> bool:

@@ -9,6 +9,7 @@ import linecache
 import os
 import sys
 import tempfile
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -351,6 +352,8 @@ def make_shell(folder: str, tell: Tell) -> CellShell:
     os.environ["IPYTHONDIR"] = folder
     shell = CellShell.instance(config=config, ipython_dir=folder)
     shell.connect(tell)
+    # Whose `sys.exit()` ends the cell cannot leave this IPython; the notebook's own says how to leave that.
+    warnings.filterwarnings("ignore", "To exit: use", module=r"IPython\.core\.interactiveshell")
     builtins.input = _no_input
     getpass.getpass = _no_input
     return shell

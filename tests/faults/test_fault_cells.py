@@ -47,7 +47,7 @@ def test_a_cell_that_uses_more_memory_than_it_asked_for_gets_a_memory_error() ->
     )
     error = job.exception(timeout=LIMIT)
     assert isinstance(error, OutOfMemory)
-    assert "0.279 GiB that it asked for" in str(error)
+    assert "300 MB that it asked for" in str(error)
     failure = job.record.failure
     assert failure is not None
     assert "MemoryError" in "\n".join(failure.traceback)

@@ -429,7 +429,7 @@ def test_memory_limit_is_a_memory_error(driver: Driver):
     )
     assert run.text() == "caught\n"
     failure = run.end["failure"]
-    assert run.code == 1 and failure["reason"] == "OutOfMemory" and "0.195 GiB" in failure["message"]
+    assert run.code == 1 and failure["reason"] == "OutOfMemory" and "200 MiB" in failure["message"]
     assert "small" in run.values()
 
 

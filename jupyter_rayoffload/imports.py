@@ -11,8 +11,6 @@ import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
 from typing import Any
 
 __all__ = ["Absent", "bind", "imported_value"]
@@ -75,33 +73,13 @@ def bind(module: str, attribute: str = "") -> Any:
     loaded = sys.modules.get(module)
     if loaded is not None:
         return getattr(loaded, attribute, loaded) if attribute else loaded
-    spec = _spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
     if spec is None:
         return Absent(module, attribute)
     return imported_value(module, attribute) if attribute else _lazy(module, spec)
-
-
-def _spec(module: str) -> ModuleSpec | None:
-    """Find a module without importing the packages that it is in, or loading those that are lazy."""
-    parts = module.split(".")
-    spec, path = None, None
-    for end in range(1, len(parts) + 1):
-        spec = _found(".".join(parts[:end]), path)
-        path = spec.submodule_search_locations if spec is not None else None
-        if spec is None or (path is None and end < len(parts)):
-            return None
-    return spec
-
-
-def _found(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-    for finder in sys.meta_path:
-        try:
-            spec = finder.find_spec(name, path)
-        except (ImportError, ValueError, AttributeError):
-            continue
-        if spec is not None:
-            return spec
-    return None
 
 
 def imported_value(module: str, attribute: str = "") -> Any:

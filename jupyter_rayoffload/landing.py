@@ -229,8 +229,6 @@ class Landing:
         imports = job.end.get("imports", {})
         for value in [v for v in landing if v.name in imports]:
             self._set(job, value.name, bind(*imports[value.name]))
-            for module in job.end.get("submodules", {}).get(value.name, ()):
-                bind(module)
             states.append(value.replace(state=ValueState.LANDED))
         same = job.end.get("same", {})
         for value in [v for v in landing if v.name in same]:

@@ -14,7 +14,7 @@ from typing import Any
 from .codec import fingerprint
 from .parts import has_identity, shared
 
-__all__ = ["Before", "imports_of", "submodules_of"]
+__all__ = ["Before", "imports_of"]
 
 #: IPython's own names: prompts and their caches.
 _OWN = re.compile(r"_+|_i+|_i?\d+|In|Out|_oh|_dh|_ih|_exit_code|exit|quit|get_ipython|__\w+__")
@@ -249,41 +249,17 @@ def imports_of(tree: ast.Module | None, values: Mapping[str, Any]) -> dict[str, 
     return found
 
 
-def submodules_of(tree: ast.Module | None) -> dict[str, list[str]]:
-    """Give the submodules that the cell imports by ``import a.b.c``, under the name that this binds.
-
-    Returns
-    -------
-    dict
-        Name to dotted names, parents first: ``{"a": ["a.b", "a.b.c"]}``.
-    """
-    found: dict[str, list[str]] = {}
-    for node in _statements(tree):
-        for alias in node.names if isinstance(node, ast.Import) else ():
-            parts = alias.name.split(".")
-            for end in range(2, len(parts) + 1) if not alias.asname else ():
-                names = found.setdefault(parts[0], [])
-                names += [name] if (name := ".".join(parts[:end])) not in names else []
-    return found
-
-
 def _from_imports(tree: ast.Module | None) -> Iterator[tuple[str, str, str]]:
     """Give (module, attribute, name) of each ``from`` import outside functions; of a star the first alone."""
-    for node in _statements(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            for alias in node.names:
-                star = alias.name == "*"
-                yield node.module, "" if star else alias.name, "" if star else alias.asname or alias.name
-
-
-def _statements(tree: ast.Module | None) -> Iterator[ast.AST]:
-    """Give all nodes outside functions and classes."""
     queue: list[ast.AST] = [tree] if tree else []
     while queue:
         node = queue.pop()
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             continue
-        yield node
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                star = alias.name == "*"
+                yield node.module, "" if star else alias.name, "" if star else alias.asname or alias.name
         queue += ast.iter_child_nodes(node)
 
 

@@ -25,7 +25,7 @@ from .failures import Unready, failure_of
 from .files import Folder, limits
 from .interrupt import Interrupt
 from .on_import import prepare_libraries
-from .outputs import Before, imports_of, submodules_of
+from .outputs import Before, imports_of
 from .parts import Part
 from .processes import limit_memory, unlimit_memory
 from .shell import CellError, Outcome, make_shell
@@ -178,8 +178,6 @@ class CellProcess:
         for name, there in wanted.items():
             if there in imports:
                 found[name] = _imported(*imports[there])
-                for module in (end.get("submodules") or {}).get(there, ()):
-                    _imported(module)
             elif there in after and depth:
                 source, _, earlier = after[there].partition("#")
                 found.update(self._from_job(source, {name: earlier or there}, depth - 1))
@@ -330,8 +328,6 @@ class CellProcess:
             end["replaced"] = replaced
         if imports:
             end["imports"] = imports
-            if submodules := {n: names for n, names in submodules_of(tree).items() if n in imports}:
-                end["submodules"] = submodules
         if before.deleted():
             end["deleted"] = before.deleted()
         if outcome.error and (bound := [n for n in arrived if values.get(n) is outcome.error.error]):
@@ -398,7 +394,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _imported(module: str, attribute: str | None = None) -> Any:
+def _imported(module: str, attribute: str | None) -> Any:
     import importlib
 
     loaded = importlib.import_module(module)

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from jupyter_rayoffload.remote.outputs import Before, imports_of, submodules_of
+from jupyter_rayoffload.remote.outputs import Before, imports_of
 
 
 def after(source: str, namespace: dict, maybe=()) -> Before:
@@ -103,9 +103,3 @@ def test_a_name_that_did_not_travel_is_seen_to_be_deleted():
         exec(source, namespace)
         assert before.deleted() == deleted
         assert before.changed() == []
-
-
-def test_submodules_that_the_cell_imports():
-    tree = ast.parse("import a.b.c, a.b.d, e, f.g as h\nif e:\n    import i.j\ndef f():\n    import k.l")
-    assert submodules_of(tree) == {"a": ["a.b", "a.b.c", "a.b.d"], "i": ["i.j"]}
-    assert submodules_of(None) == {}

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import sys
 import types
+from collections.abc import Collection
 from typing import Any
 
 __all__ = ["Absent", "bind", "imported_value"]
@@ -56,7 +57,7 @@ class _Import:
         return importlib.import_module, (self._module,)
 
 
-def bind(module: str, attribute: str = "") -> Any:
+def bind(module: str, attribute: str | None = "", submodules: Collection[str] = ()) -> Any:
     """Give what ``import module`` or ``from module import attribute`` would bind here.
 
     Parameters
@@ -64,12 +65,21 @@ def bind(module: str, attribute: str = "") -> Any:
     module : str
         Dotted name.
     attribute : str, optional
+    submodules : collection of str
+        Dotted names of what ``import module.submodule`` loads besides.
 
     Returns
     -------
     object
         The module (loaded at first use), the attribute, or an :class:`Absent`.
     """
+    value = _bound(module, attribute or "")
+    if submodules and type(value) is not Absent:  # isinstance() asks a lazy module, which executes it
+        _with_submodules(value, submodules)
+    return value
+
+
+def _bound(module: str, attribute: str) -> Any:
     loaded = sys.modules.get(module)
     if loaded is not None:
         return getattr(loaded, attribute, loaded) if attribute else loaded
@@ -82,9 +92,28 @@ def bind(module: str, attribute: str = "") -> Any:
     return imported_value(module, attribute) if attribute else _lazy(module, spec)
 
 
-def imported_value(module: str, attribute: str = "") -> Any:
+def _with_submodules(module: Any, submodules: Collection[str]) -> None:
+    """Let a module have its submodules: at once, or when its own code has run, if that is to come yet."""
+    if type(module) is not importlib.util._LazyModule:  # type: ignore[attr-defined]
+        for name in submodules:
+            bind(name)
+        return
+    loader: Any = object.__getattribute__(module, "__spec__").loader  # past what would execute the module
+    execute = loader.exec_module
+
+    def exec_module(module: types.ModuleType) -> None:
+        execute(module)
+        for name in submodules:
+            bind(name)
+
+    loader.exec_module = exec_module
+
+
+def imported_value(module: str, attribute: str | None = "", submodules: Collection[str] = ()) -> Any:
     """Import now, and give the module or its attribute."""
     loaded = importlib.import_module(module)
+    for name in submodules:
+        importlib.import_module(name)
     return getattr(loaded, attribute) if attribute else loaded
 
 

@@ -54,6 +54,8 @@ class Before:
         self._values = {name: _hold(value) for name, value in namespace.items()}
         self._inputs = frozenset(inputs)
         self._certain = _surely_assigned(tree) if tree else frozenset[str]()
+        # `import xml.etree` changes the module that `xml` is bound to.
+        self._certain |= {name.partition(".")[0] for name in _dotted_imports(tree)}
         self._touched = _touched(tree) if tree else frozenset[str]()
         # What the cell surely assigns needs no fingerprint; one costs a pass over the whole value. What it
         # stores elsewhere does: an output that holds it shall hold the notebook's own, if that is unchanged.
@@ -218,7 +220,7 @@ def _touched(tree: ast.AST) -> frozenset[str]:
     return frozenset(names)
 
 
-def imports_of(tree: ast.Module | None, values: Mapping[str, Any]) -> dict[str, list[str | None]]:
+def imports_of(tree: ast.Module | None, values: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Give those of `values` that an import binds: they are imported again where they land, not pickled.
 
     Parameters
@@ -231,12 +233,21 @@ def imports_of(tree: ast.Module | None, values: Mapping[str, Any]) -> dict[str, 
     Returns
     -------
     dict
-        Name to ``[module, attribute or None]``.
+        Name to ``[module, attribute or None]``, and then the dotted names of the submodules that ``import
+        module.submodule`` loaded, if any.
     """
-    found: dict[str, list[str | None]] = {}
+    found: dict[str, list[Any]] = {}
     for name, value in values.items():
         if isinstance(value, types.ModuleType) and sys.modules.get(value.__name__) is value:
             found[name] = [value.__name__, None]
+    for name in _dotted_imports(tree):
+        top, *rest = name.split(".")
+        levels = [".".join([top, *rest[:n]]) for n in range(1, len(rest) + 1)]
+        # Not `os.path`, which is there with `os`, and has another name.
+        loaded = [n for n in levels if getattr(sys.modules.get(n), "__name__", "") == n]
+        if found.get(top, [""])[0] == top and loaded:
+            known = found[top][2] if len(found[top]) > 2 else []
+            found[top][2:] = [list(dict.fromkeys([*known, *loaded]))]
     for module, attribute, bound in _from_imports(tree):
         names = [bound] if bound else list(values)  # a star may have bound any of them
         for name in names:
@@ -249,18 +260,28 @@ def imports_of(tree: ast.Module | None, values: Mapping[str, Any]) -> dict[str, 
     return found
 
 
+def _dotted_imports(tree: ast.Module | None) -> list[str]:
+    """Give what statements such as ``import xml.etree`` outside functions name: they bind ``xml``."""
+    nodes = [node for node in _outside_functions(tree) if isinstance(node, ast.Import)]
+    return [a.name for node in nodes for a in node.names if "." in a.name and not a.asname]
+
+
 def _from_imports(tree: ast.Module | None) -> Iterator[tuple[str, str, str]]:
     """Give (module, attribute, name) of each ``from`` import outside functions; of a star the first alone."""
-    queue: list[ast.AST] = [tree] if tree else []
-    while queue:
-        node = queue.pop()
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-            continue
+    for node in _outside_functions(tree):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
                 star = alias.name == "*"
                 yield node.module, "" if star else alias.name, "" if star else alias.asname or alias.name
-        queue += ast.iter_child_nodes(node)
+
+
+def _outside_functions(tree: ast.Module | None) -> Iterator[ast.AST]:
+    queue: list[ast.AST] = [tree] if tree else []
+    while queue:
+        node = queue.pop()
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            yield node
+            queue += ast.iter_child_nodes(node)
 
 
 def _is_attribute(module: str, attribute: str, value: Any) -> bool:

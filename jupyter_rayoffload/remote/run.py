@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -313,7 +313,7 @@ class CellProcess:
             self._store.put_payload(self._spec["id"], "outputs", frozen)
         listed = {v["name"]: v for v in frozen.values}
         listed.update({n: _value(n, describe(values[n])) for n in same})
-        listed.update({n: _value(n, "module" if not a else f"{m}.{a}") for n, (m, a) in imports.items()})
+        listed.update({n: _value(n, "module" if not a else f"{m}.{a}") for n, (m, a, *_) in imports.items()})
         listed.update({n: _refused(n, reason) for n, reason in frozen.refused.items()})
         order = [n for n in names if n in listed] if chosen is None else chosen
         end: dict[str, Any] = {
@@ -394,10 +394,12 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _imported(module: str, attribute: str | None) -> Any:
+def _imported(module: str, attribute: str | None, submodules: Sequence[str] = ()) -> Any:
     import importlib
 
     loaded = importlib.import_module(module)
+    for name in submodules:
+        importlib.import_module(name)
     return getattr(loaded, attribute) if attribute else loaded
 
 

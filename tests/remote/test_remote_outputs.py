@@ -85,6 +85,19 @@ def test_imports():
     assert not {"parse", "tau", "mine", "shadow", "f"} & set(found)
 
 
+def test_submodules_are_imported_with_their_module():
+    source = "import xml.etree.ElementTree, wsgiref.util as u\nif True:\n    import xml.dom, os.path\n"
+    namespace: dict = {}
+    exec(source, namespace)
+    found = imports_of(ast.parse(source), {n: namespace[n] for n in ("xml", "u", "os")})
+    assert found["xml"][:2] == ["xml", None]
+    assert sorted(found["xml"][2]) == ["xml.dom", "xml.etree", "xml.etree.ElementTree"]
+    assert found["u"] == ["wsgiref.util", None] and found["os"] == ["os", None]
+    import xml
+
+    assert "xml" in after("xml\nimport xml.dom", {"xml": xml}).changed()
+
+
 def test_what_is_unchanged_changed_and_gone():
     xs, ys, zs = [1], [2], [3]
     namespace = {"xs": xs, "ys": ys, "zs": zs, "n": 5}

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["CellDraft", "Origin", "draft_call", "draft_cell", "draft_code", "draft_program"]
 
 
+#: What IPython hides and cells read all the same: the results of earlier ones.
+_RESULT = re.compile(r"_{1,3}|_\d+")
 #: Gives the job that will still assign a name, if there is one.
 Pending = Callable[[str], "JobSpec | None"]
 
@@ -114,7 +116,11 @@ def draft_cell(
     for name in reads.names:  # what a function of the notebook reads may be pending too
         after.update(_chained({name}, pending))
     hidden = shell.user_ns_hidden  # IPython's own: In, Out, open, ...
-    names = [n for n in reads.names if n not in after and namespace[n] is not hidden.get(n, after)]
+    names = [
+        n
+        for n in reads.names
+        if n not in after and (_RESULT.fullmatch(n) or namespace[n] is not hidden.get(n, after))
+    ]
     _require(options.inputs, names, after, namespace)
     references = {n: namespace[n] for n in names if isinstance(namespace[n], Reference)}
     after.update({n: f"{r.job}#{r.name}" for n, r in references.items()})

@@ -302,12 +302,23 @@ class Landing:
             old, new = changed.get(id(held), (MISSING, None))
             if held is old:  # another name of what the cell changed in place
                 self._set(job, name, new)
+                self._keep_hidden(name, new)
         return [
             v.replace(state=ValueState.NOT_LANDED, reason=f"it cannot be rebuilt here: {absent[v.name]}")
             if v.name in absent
             else v.replace(state=ValueState.LANDED)
             for v in landing
         ]
+
+    def _keep_hidden(self, name: str, value: Any) -> None:
+        """Let ``_`` and ``_7`` go on being IPython's: it binds no next result to a name that others bound."""
+        if name not in self.shell.user_ns_hidden:
+            return
+        self.shell.user_ns_hidden[name] = value
+        if name in ("_", "__", "___"):
+            setattr(self.shell.displayhook, name, value)
+        elif name[1:].isdigit() and int(name[1:]) in self.namespace["_oh"]:
+            self.namespace["_oh"][int(name[1:])] = value
 
     def _refusal(self, job: Job, claim: Claim, name: str) -> str:
         """Say why `name` must not land; empty where it may."""

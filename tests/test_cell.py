@@ -37,6 +37,7 @@ PYTHON = [
     ("a, (b, *c) = v", "v", "a b c"),
     ("a = b = c", "c", "a b"),
     ("xs[i] = v", "xs i v", ""),
+    ("x = Out[7] + Out[n] + a[8]", "Out _7 n a", "x"),
     ("m.alpha = v", "m v", ""),
     ("m.a.b[0].c += v", "m v", ""),
     ("x: int = 1", "", "x"),

@@ -111,7 +111,11 @@ class Walk:
         if not isinstance(node.ctx, ast.Load):
             self.uses.target(node)
 
-    _visit_Subscript = _visit_Attribute
+    def _visit_Subscript(self, node: ast.Subscript) -> None:
+        if isinstance(node.value, ast.Name) and node.value.id in ("Out", "_oh"):
+            if isinstance(node.slice, ast.Constant) and type(node.slice.value) is int:
+                self.flow.load(f"_{node.slice.value}")  # the same value, and one that can travel by itself
+        self._visit_Attribute(node)
 
     def _visit_Assign(self, node: ast.Assign) -> None:
         target = node.targets[0]

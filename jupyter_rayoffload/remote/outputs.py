@@ -16,8 +16,14 @@ from .parts import has_identity, shared
 
 __all__ = ["Before", "imports_of"]
 
-#: IPython's own names: prompts and their caches.
-_OWN = re.compile(r"_+|_i+|_i?\d+|In|Out|_oh|_dh|_ih|_exit_code|exit|quit|get_ipython|__\w+__")
+#: IPython's own names (prompts and their caches), and Python's own.
+_OWN = re.compile(
+    r"_+|_i+|_i?\d+|In|Out|_oh|_dh|_ih|_exit_code|exit|quit|get_ipython|"
+    r"__(name|doc|file|package|loader|spec|path|cached|builtins?|annotations|conditional_annotations|"
+    r"warningregistry|session)__"
+)
+#: Results of earlier cells: values like others, but names that IPython alone binds.
+_RESULT = re.compile(r"_{1,3}|_\d+")
 
 
 class Before:
@@ -126,11 +132,15 @@ class Before:
         return {part.key: item for part, item in known.items() if part.print}
 
     def replaced(self) -> dict[str, Any]:
-        """Give the inputs that the cell changed in place before it bound their names anew."""
+        """Give the inputs that the cell changed in place before it bound their names anew.
+
+        Results of earlier cells, such as ``_``, are among them: their names do not come back by themselves.
+        """
         found: dict[str, Any] = {}
-        for name in sorted(self._aliased & self._prints.keys()):
+        results = {name for name in self._prints if _RESULT.fullmatch(name)}
+        for name in sorted(self._aliased & self._prints.keys() | results):
             value = self._values[name]()
-            if value is not None and self._namespace.get(name) is not value:
+            if value is not None and (name in results or self._namespace.get(name) is not value):
                 if self._print(value) != self._prints[name]:
                     found[name] = value
         return found

@@ -8,6 +8,7 @@ import contextlib
 import faulthandler
 import functools
 import os
+import re
 import sys
 import time
 import traceback
@@ -152,6 +153,8 @@ class CellProcess:
         namespace.update(
             {n: v for n, v in values.items() if self._spec.get("kind") != "callable" or n not in CALL}
         )
+        # `Out[7]` is what `_7` is.
+        namespace["Out"].update({int(n[1:]): v for n, v in values.items() if re.fullmatch(r"_\d+", n)})
         return values
 
     def _from_job(self, job: str, names: dict[str, str], depth: int) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def after(source: str, namespace: dict, maybe=()) -> Before:
         ("def f(): global g; g = 1\nf()", (), ["f", "g"]),
         ("_1 = _ = __ = _i3 = In = 5", (), []),
         ("_private = 5", (), ["_private"]),
+        ("__version__ = __x__ = 5; __name__ = __doc__ = __file__ = 'a'", (), ["__version__", "__x__"]),
         ("del n", (), []),
     ],
 )
@@ -106,6 +107,13 @@ def test_what_is_unchanged_changed_and_gone():
     exec(compile(tree, "cell", "exec"), namespace)
     assert before.unchanged() == {"xs": xs}
     assert before.replaced() == {"zs": [3, 4]} and before.replaced()["zs"] is zs
+
+
+def test_a_result_of_an_earlier_cell_comes_back_by_its_other_names():
+    xs = [1]
+    before = after("_.append(2)\n_3.append(4)", {"_": xs, "_3": [3], "_4": [5]}, ("_", "_3", "_4"))
+    assert before.replaced() == {"_": [1, 2], "_3": [3, 4]} and before.replaced()["_"] is xs
+    assert before.changed() in ([], ["__builtins__"])
 
 
 def test_a_name_that_did_not_travel_is_seen_to_be_deleted():

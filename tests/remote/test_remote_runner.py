@@ -162,6 +162,12 @@ def test_what_is_not_to_be_run_is_not(driver: Driver):
     assert run.code == 0 and run.messages == [] and "cancelled" in run.log
 
 
+def test_results_of_earlier_cells_are_there(driver: Driver):
+    run = driver.run("total = Out[3] + _3 + _", {"_": 1, "_3": 20})
+    assert run.code == 0, run.log
+    assert run.values() == {"total": 41}
+
+
 def test_a_retry_runs_after_a_failure(driver: Driver):
     run = driver.run("raise SystemError('first')")
     assert run.code == 1

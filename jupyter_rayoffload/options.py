@@ -343,7 +343,7 @@ def parse_line(line: str) -> MagicLine:
     return MagicLine(given.label or "", options, given.wait, given.dry_run, given.quiet)
 
 
-#: Options that the documentation promises for later.
+#: Options of what the user guide calls planned.
 _PLANNED = ("--map", "--standby")
 
 

@@ -270,7 +270,7 @@ def _crash(record: JobRecord, ray: Mapping[str, Any]) -> Failure:
 def _of_pip(message: str) -> str:
     """Give pip's own errors of the whole output that Ray quotes, without Ray's paths; or else its end."""
     errors = [line for line in _lines(message) if line.startswith("ERROR: ")]
-    text = " ".join(dict.fromkeys(line.removeprefix("ERROR: ") for line in errors))
+    text = "; ".join(dict.fromkeys(line.removeprefix("ERROR: ") for line in errors))
     text = re.sub(r"\s*\(from line \d+ of [^)]*\)", "", text or _tail(message))
     return re.sub(r"(?<![\w.])/tmp/[^\s'\",)]*/", "", text)[:600]
 

@@ -120,13 +120,17 @@ def test_what_pip_says_is_one_line_without_colours_and_paths():
     message = (
         "Failed to set up runtime environment.\nTraceback (most recent call last):\n"
         "Command '['/tmp/ray/session_1/virtualenv/bin/python', '-m', 'pip']' returned exit status 1.\n"
-        "Last 50 lines of stdout:\n    \x1b[31mERROR: No matching   distribution found for nope==9 "
+        "Last 50 lines of stdout:\n    \x1b[31mERROR: Could not find a version (from versions: none)\x1b[0m\n"
+        "    \x1b[31mERROR: No matching   distribution found for nope==9 "
         "(from line 1 of /tmp/ray/session_1/requirements.txt)\x1b[0m\n"
         "    \x1b[33mWARNING: There was an error\x1b[0m\n\n"
     )
     event = ("ray", {"status": "FAILED", "error_type": "RUNTIME_ENV_SETUP_FAILED", "message": message})
     said = course(*UNTIL_QUEUED, event).failure.message
-    assert said == "Ray could not make the job's environment: No matching distribution found for nope==9"
+    assert said == (
+        "Ray could not make the job's environment: Could not find a version (from versions: none); "
+        "No matching distribution found for nope==9"
+    )
     event[1]["message"] = "x\n  cannot write   /tmp/ray/session_1/a.txt\x1b[0m\n"
     assert course(*UNTIL_QUEUED, event).failure.message.endswith(": x cannot write a.txt")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -15,9 +16,16 @@ HERE = Path(__file__).parent
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-#: Tests that share a cluster, a kernel or a page stay together in one process (pytest-xdist's `loadgroup`),
-#: and so do those of one file. What is named here comes after all others: it takes longest.
+#: Tests that share a cluster, a kernel or a page stay together in one process, and so do those of one file.
+#: What is named here comes after all others: it takes longest.
 GROUPS = {
+    "ray": (
+        "clusters/test_address.py",
+        "contract/",
+        "remote/test_remote_ray.py",
+        "test_docs.py",
+        "test_rayapi.py",
+    ),
     "faults": ("faults/",),
     "cells": ("differential/test_differential.py",),
     "heads": ("clusters/test_local.py", "clusters/test_bare_head.py", "faults/test_fault_head.py"),
@@ -28,21 +36,27 @@ GROUPS = {
 }
 
 
-def _group(item: pytest.Item) -> tuple[int, str]:
-    """Give the group of a test, and its place among the groups."""
-    path = item.path.relative_to(HERE).as_posix()
-    exact = [n for n, (name, files) in enumerate(GROUPS.items()) if path in files]
-    below = [n for n, (name, files) in enumerate(GROUPS.items()) if path.startswith(files)]
+def _group(path: str) -> tuple[int, str]:
+    """Give the place of a test's group among the groups, and its name."""
+    exact = [n for n, files in enumerate(GROUPS.values()) if path in files]
+    below = [n for n, files in enumerate(GROUPS.values()) if path.startswith(files)]
     for number in (*exact, *below):
-        return number + 2, list(GROUPS)[number]
-    if item.get_closest_marker("ray"):
-        return 1, "ray"
+        return number + 1, list(GROUPS)[number]
     return 0, path
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put fast tests first, and each test into its group."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)[1]))
-    items.sort(key=lambda item: _group(item)[0])
+    """Put fast tests first."""
+    items.sort(key=lambda item: _group(item.path.relative_to(HERE).as_posix())[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each group to one process (pytest-xdist's own groups do nothing under pytest 9.2)."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid.partition("::")[0].removeprefix(f"{HERE.name}/"))[1]
+
+    return ByGroup(config, log)

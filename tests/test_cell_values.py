@@ -380,6 +380,17 @@ step = make()
         ("class A:\n    n = 0\n    def __call__(self): self.n += 1\na = A()", "a()", "a"),
         ("class A:\n    def up(self): self.n = 1\na = A()\nup = a.up", "up()", "up"),
         ("def f(): return 1", "f()", ""),
+        ("def f(): f.k = 1", "f()", "f"),
+        ("def f(): pass\nf.k = []", "f()", "f"),
+        ("def f(x=[], *, y=1): pass", "f()", "f"),
+        ("def f(x=(), *, y=1): pass", "f()", ""),
+        ("xs = []\nys = xs\nf = xs.append", "f(1)", "f xs ys"),
+        ("from functools import partial\nxs, n = [], 5\nf = partial(partial(print, xs), n)", "f()", "f xs"),
+        ("from functools import partial\nxs = []\nf = partial(xs.append, 1)", "f()", "f xs"),
+        ("class A: items = []", "A.add(1)", "A"),
+        ("class A: items = []\nclass B(A): pass\ndef f(): B()", "f()", "B"),
+        ("import enum\nclass E(enum.Enum): A = 1", "E.A", ""),
+        ("f = 'text'.upper", "f()", ""),
     ],
 )
 def test_what_a_call_may_change_besides_its_arguments(source: str, cell: str, found: str) -> None:

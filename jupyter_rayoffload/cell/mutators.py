@@ -6,6 +6,7 @@ Types are known by their package and name, so that nothing is imported for it.
 from __future__ import annotations
 
 import builtins
+import enum
 import functools
 import itertools
 import re
@@ -213,14 +214,26 @@ def _changes(value: Any, method: str, depth: int = _DEEPEST) -> bool:
 
 
 def _has_state(value: Any) -> bool:
-    """Whether a call of `value` may change what it closes over, is bound to, or holds."""
-    if isinstance(value, types.MethodType):
+    """Whether a call of `value` may change what it closes over, is bound to, or holds.
+
+    Of a class of the notebook that is its attributes, which its methods and ``__init_subclass__`` may change.
+    """
+    if isinstance(value, (types.MethodType, types.BuiltinMethodType)):
         return _is_mutable(value.__self__) and not isinstance(value.__self__, (type, types.ModuleType))
     if isinstance(value, functools.partial):
         return True
     if isinstance(value, types.FunctionType):
-        return value.__module__ == "__main__" and bool(value.__closure__)
-    return type(value).__module__ == "__main__" and callable(value) and not isinstance(value, type)
+        return value.__module__ == "__main__" and _keeps_state(value)
+    if isinstance(value, type):
+        return value.__module__ == "__main__" and not issubclass(value, enum.Enum)
+    return type(value).__module__ == "__main__" and callable(value)
+
+
+def _keeps_state(function: types.FunctionType) -> bool:
+    """Whether a function has variables or attributes of its own, or defaults that it may change."""
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    named = function.__name__ in function.__code__.co_names  # `f.calls = 1` in f itself
+    return bool(function.__closure__ or vars(function)) or named or any(map(_is_mutable, defaults))
 
 
 def _is_data(value: Any) -> bool:

@@ -41,6 +41,8 @@ _MODULE_NAMES = {
 
 #: Nothing of the notebook is inside these.
 _LEAVES = frozenset({str, bytes, bytearray, int, float, complex, bool, type(None), type(...), range, slice})
+#: What names of their own lead to, or what is not changed by a call that is given it.
+_NO_DATA = (type, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinMethodType)
 _CONTAINERS = (list, tuple, set, frozenset, deque)
 
 _LOADS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
@@ -167,7 +169,7 @@ class _Search:
 
     def needs(self, value: Any) -> set[str]:
         """Give the globals that `value` needs, except those that an object seen before has told."""
-        needs: set[str] = set()
+        needs = self._names_behind(value)
         waiting, room = deque([value]), MOST_OBJECTS
         while waiting:
             value = waiting.popleft()
@@ -186,6 +188,17 @@ class _Search:
             else:
                 waiting.extend(self._in_object(value))
         return needs
+
+    def _names_behind(self, value: Any) -> set[str]:
+        """Give the names of what a call of `value` may change: ``xs`` for ``add = xs.append``."""
+        if type(value) is types.MethodType:  # what it is bound to comes back with it, under all its names
+            return set()
+        behind = {
+            id(v) for v in _behind(value) if type(v) not in _LEAVES and not issubclass(type(v), _NO_DATA)
+        }
+        if not behind:
+            return set()
+        return {n for n, v in list(self._namespace.items()) if id(v) in behind and not n.startswith("_")}
 
     def _is_own(self, value: Any) -> bool:
         """Whether `value` is a function or class of the notebook: it travels as code."""
@@ -219,6 +232,8 @@ class _Search:
     def _in_object(self, value: Any) -> Iterator[object]:
         kind = type(value)
         yield kind
+        if kind is types.BuiltinMethodType and type(value.__self__) is not types.ModuleType:
+            yield value.__self__
         for base in _CONTAINERS:
             if issubclass(kind, base):
                 yield from _some(functools.partial(base.__iter__, value))
@@ -250,6 +265,16 @@ class _Search:
     def _come_from(self, module: object) -> None:
         if isinstance(module, str) and module not in ("", "builtins", "__main__"):
             self.modules.add(module)
+
+
+def _behind(value: Any) -> Iterator[Any]:
+    """Give the objects that a bound method or a partial passes to what it calls."""
+    if issubclass(type(value), functools.partial):
+        for part in (value.func, *value.args, *value.keywords.values()):
+            yield part
+            yield from _behind(part)
+    elif type(value) in (types.MethodType, types.BuiltinMethodType):
+        yield value.__self__
 
 
 def _values(attributes: dict[Any, Any]) -> list[Any]:

@@ -242,6 +242,8 @@ def functions_behind(value: Any) -> Iterator[Any]:
             queue.append(value.__wrapped__)
         elif isinstance(value, type) and len(found) == 1:  # a class only where it is the value itself
             yield value
+            # What its methods change may be an attribute of a class that it is derived from.
+            yield from (c for c in value.__mro__[1:] if not cp._should_pickle_by_reference(c))
 
 
 def _function_fields(function: types.FunctionType) -> dict[str, Any]:

@@ -41,8 +41,8 @@ def fingerprint(value: Any, namespace: dict[str, Any]) -> bytes | None:
     Notes
     -----
     Classes of the notebook count by their identity and not by their attributes, except where the value
-    itself is one: a changed class is not a change of its instances. Sets are taken in the order that they
-    have.
+    itself is one, with those that it is derived from: a changed class is not a change of its instances. Sets
+    are taken in the order that they have.
     """
     sink = _Sink()
     try:
@@ -85,11 +85,11 @@ class _Pickler(Writer):
 
     def __init__(self, file: Any, namespace: dict[str, Any], take: Callable[[Any], bool], value: Any) -> None:
         super().__init__(file, namespace, take)
-        self._top = next((v for v in functions_behind(value) if isinstance(v, type)), None)
+        self._whole = {id(v) for v in functions_behind(value) if isinstance(v, type)}
 
     def dynamic_class(self, cls: type) -> Any:
-        """Reduce a class to who it is, except the value itself."""
-        if cls is self._top:
+        """Reduce a class to who it is, except the value itself and what it is derived from."""
+        if id(cls) in self._whole:
             return super().dynamic_class(cls)
         return Rebuilder.make_class, (identities.of(cls),)
 

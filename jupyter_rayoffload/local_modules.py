@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalModule", "local_modules", "pack_modules"]
 
+#: This package, which may be an editable install: a logger, for one, leads to it, and no cell needs it there.
+_OURS = __name__.partition(".")[0]
+
 
 @dataclass(frozen=True)
 class LocalModule:
@@ -171,7 +174,10 @@ class _Search:
         """Take in the local ones of `names`, and what they import."""
         pending = list(names)
         while pending:
-            for prefix in _prefixes(pending.pop()):
+            name = pending.pop()
+            if name.partition(".")[0] == _OURS:
+                continue
+            for prefix in _prefixes(name):
                 if prefix not in self._specs:
                     self._specs[prefix] = spec = self._local_spec(prefix)
                     if spec is not None and not _is_namespace(spec):

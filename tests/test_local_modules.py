@@ -67,6 +67,12 @@ def run(code: str, places: list[Path], cwd: Path) -> str:
     ).stdout.strip()
 
 
+def test_this_package_stays(project: Path) -> None:
+    write(project, {"src/near.py": "import jupyter_rayoffload.errors"})
+    sys.path.append(str(project / "src"))
+    assert names(local_modules(["jupyter_rayoffload", "jupyter_rayoffload.job", "near"], None)) == ["near"]
+
+
 def test_installed_and_built_in_modules_stay(project: Path):
     wanted = [
         "os",

@@ -8,13 +8,13 @@ what they share they still share on the other side. Large buffers stay out of th
 The footer is JSON: ``{format, python, names, buffers, known}``.
 
 ``buffers`` of the footer gives, for each buffer in the order in which the stream asks for it, its number in
-:attr:`Frozen.buffers`: arrays over the same memory share one. ``known`` names what the values refer to
-because the reader has it already: an output that holds an unchanged input.
+:attr:`Frozen.buffers`: buffers over the same memory are one. Arrays that are views of one memory are places
+in one buffer (:mod:`.memory`). ``known`` names what the values refer to because the reader has it already: an
+output that holds an unchanged input.
 """
 
 from __future__ import annotations
 
-import ctypes
 import io
 import json
 import pickle
@@ -28,6 +28,7 @@ from .culprit import explain
 from .describe import describe
 from .fingerprint import fingerprint
 from .libraries import package_of, versions
+from .memory import Memory, address
 from .pickling import PRELUDE, Reader, Writer, known_prelude, refers_to, what_is_absent
 from .signing import Signer
 from .wire import allocate
@@ -201,9 +202,10 @@ def freeze(
         A value cannot travel, and `skip` is false.
     """
     refused: dict[str, str] = {}
+    memory = Memory()
     while True:
         wanted = {name: value for name, value in values.items() if name not in refused}
-        draft = _Draft(namespace, [wanted[n] for n in changed if n in wanted], mentioned, known or {})
+        draft = _Draft(namespace, [wanted[n] for n in changed if n in wanted], mentioned, known or {}, memory)
         try:
             sizes = [draft.dump(name, value) for name, value in wanted.items()]
         except Unpicklable as error:
@@ -211,6 +213,8 @@ def freeze(
                 raise
             # A dump that failed half-way leaves memo entries that were never written: begin anew.
             refused[error.name] = error.reason if error.path == error.name else str(error)
+            continue
+        if memory.plan():
             continue
         return Frozen(
             draft.finish(list(wanted)),
@@ -234,6 +238,7 @@ class _Draft:
         changed: list[Any],
         mentioned: Collection[str],
         known: Mapping[str, Any],
+        memory: Memory,
     ) -> None:
         self.views: list[memoryview] = []
         self._order: list[int] = []
@@ -243,7 +248,9 @@ class _Draft:
         self._file = io.BytesIO()
         self._file.write(PRELUDE + known_prelude(known))
         inside = [part for value in changed for part in functions_behind(value)]
-        self.writer = Writer(self._file, namespace, self._keep, inside, mentioned, list(known.values()))
+        self.writer = Writer(
+            self._file, namespace, self._keep, inside, mentioned, list(known.values()), memory
+        )
 
     def _keep(self, buffer: pickle.PickleBuffer) -> bool:
         """Take a buffer out of the stream; a true answer leaves it in."""
@@ -254,7 +261,7 @@ class _Draft:
         if view.nbytes < IN_BAND_BYTES:
             return True
         # Two arrays over the same memory shall share it there too.
-        place = (_address(view), view.nbytes)
+        place = (address(view), view.nbytes)
         number = self._known.setdefault(place, len(self.views))
         if number == len(self.views):
             self.views.append(view)
@@ -394,35 +401,7 @@ def _separate(buffers: Sequence[Any]) -> list[memoryview]:
     memory = []
     for buffer in buffers:
         view = memoryview(buffer)
-        place = _address(view)
+        place = address(view)
         memory.append(_copied(view) if place in seen else view)
         seen.add(place)
     return memory
-
-
-class _PyBuffer(ctypes.Structure):
-    """The C structure of a buffer (https://docs.python.org/3/c-api/buffer.html); `buf` is its address."""
-
-    _fields_ = (
-        ("buf", ctypes.c_void_p),
-        ("obj", ctypes.py_object),
-        ("len", ctypes.c_ssize_t),
-        ("itemsize", ctypes.c_ssize_t),
-        ("readonly", ctypes.c_int),
-        ("ndim", ctypes.c_int),
-        ("format", ctypes.c_char_p),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p),
-        ("internal", ctypes.c_void_p),
-    )
-
-
-def _address(view: memoryview) -> int:
-    """Give where a buffer's memory begins, also that of one that is read-only."""
-    raw = _PyBuffer()
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(raw), 0)
-    try:
-        return int(raw.buf or 0)
-    finally:
-        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(raw))

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from .codec import fingerprint
+from .memory import sharing
 from .parts import has_identity, shared
 
 __all__ = ["Before", "imports_of"]
@@ -67,6 +68,11 @@ class Before:
         # stores elsewhere does: an output that holds it shall hold the notebook's own, if that is unchanged.
         wanted = {n for n in maybe if n not in self._certain} | self._aliased
         wanted |= _stored(tree) if tree else set()
+        # `row[0] = 7` changes `grid`, too, if `row` is a part of it.
+        changing = (set(maybe) | self._certain | self._touched) & self._inputs
+        if changing:
+            sent = {name: namespace[name] for name in self._inputs if name in namespace}
+            wanted |= sharing(sent, changing)
         self._prints = {
             name: self._print(namespace[name])
             for name in sorted(wanted)

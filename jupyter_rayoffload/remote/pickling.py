@@ -23,6 +23,7 @@ from cloudpickle import cloudpickle as cp
 
 from .byvalue import CACHED, ByValue
 from .libraries import package_of
+from .memory import Memory, Stretch, address, is_array
 from .rebuild import MAKERS, Rebuilder, StandIn, stand_in
 
 __all__ = [
@@ -95,6 +96,8 @@ class Writer(ByValue):
     ----------
     known : collection of objects
         What the reader has already, in the order of the names given to :func:`known_prelude`.
+    memory : Memory, optional
+        How arrays are reduced that may share memory; without it each goes by itself.
     """
 
     def __init__(
@@ -105,8 +108,10 @@ class Writer(ByValue):
         changed: Collection[Any] = (),
         mentioned: Collection[str] = (),
         known: Collection[Any] = (),
+        memory: Memory | None = None,
     ) -> None:
         super().__init__(file, namespace, buffer_callback, changed, mentioned)
+        self._memory = memory
         makers = [namespace if name == "namespace" else getattr(Rebuilder, name) for name in MAKERS]
         self.memo = {id(obj): (number, obj) for number, obj in enumerate([*makers, *known])}
         #: The reducer of each type that was met; None is pickle's own way.
@@ -134,6 +139,8 @@ class Writer(ByValue):
         }
         if kind in own:
             return own[kind]
+        if self._memory is not None and is_array(kind):
+            return self._memory.reduce
         if kind in (type(sys.stdout), type(sys.stderr)):
             return _standard_stream
         if kind in _REDUCERS:
@@ -296,6 +303,20 @@ def _new_type(value: Any) -> Any:
     return typing.NewType, (value.__name__, value.__supertype__), {"__module__": value.__module__}
 
 
+def _memoryview(value: memoryview) -> Any:
+    """Reduce a view of bytes with these, where it shows most of them: cloudpickle makes bytes of it."""
+    whole: Any = value.obj
+    if (
+        type(whole) not in (bytearray, bytes)
+        or not value.c_contiguous
+        or len(whole) > 2 * value.nbytes + 4096
+    ):
+        return bytes, (value.tobytes(),)
+    begin = address(value) - address(memoryview(whole))
+    place = (begin, begin + value.nbytes, value.format, value.shape, value.readonly)
+    return Rebuilder.make_memoryview, (whole, *place)
+
+
 def _by_name(name: str) -> Callable[[Any], str]:
     return lambda _: name
 
@@ -306,6 +327,8 @@ _REDUCERS: dict[type, Callable[[Any], Any]] = {
     weakref.WeakKeyDictionary: _weak_dict,
     weakref.WeakValueDictionary: _weak_dict,
     typing.NewType: _new_type,
+    memoryview: _memoryview,
+    Stretch: Stretch.reduced,
     # Sentinels of dataclasses, compared by identity: a class that is derived there looks for them.
     type(dataclasses.MISSING): _by_name("MISSING"),
     type(dataclasses.KW_ONLY): _by_name("KW_ONLY"),

@@ -322,6 +322,35 @@ class Rebuilder:
                 importlib.import_module(submodule)
         return module
 
+    def make_memory(self, data: Any) -> Any:
+        """Make the bytes that several arrays lie in."""
+        try:
+            import numpy
+        except ImportError as error:
+            if not self._lenient:
+                raise
+            return stand_in(error)()
+        return numpy.frombuffer(data, "u1")
+
+    def make_view(
+        self, memory: Any, offset: int, shape: Any, strides: Any, dtype: Any, writeable: bool
+    ) -> Any:
+        """Make an array that lies in `memory`."""
+        if isinstance(memory, StandIn):
+            return memory
+        import numpy
+
+        array: Any = numpy.ndarray(shape, dtype, memory, offset, strides)
+        if not writeable:
+            array.flags.writeable = False
+        return array
+
+    def make_memoryview(self, data: Any, begin: int, end: int, format: str, shape: Any, fixed: bool) -> Any:
+        """Make a view of the bytes that `data` has from `begin` to `end`."""
+        view: Any = memoryview(data)[begin:end]
+        view = view.cast(format, shape) if len(shape) > 1 or format != "B" else view
+        return view.toreadonly() if fixed else view
+
     def make_cached_property(self, function: Any) -> Any:
         """Make a :class:`functools.cached_property`, with a new lock where it has one (to Python 3.11)."""
         return functools.cached_property(function)

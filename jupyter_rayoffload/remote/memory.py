@@ -52,7 +52,8 @@ class Stretch:
         """Reduce it for the pickler: to its bytes."""
         import numpy
 
-        return Rebuilder.make_memory, (pickle.PickleBuffer(numpy.asarray(self)),)
+        data: Any = numpy.asarray(self)
+        return Rebuilder.make_memory, (pickle.PickleBuffer(data),)
 
 
 class Memory:

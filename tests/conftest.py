@@ -13,7 +13,7 @@ from tests.ray_fixture import ray_cluster  # noqa: F401  (pytest finds fixtures 
 
 HERE = Path(__file__).parent
 
-# No test fails because the machine is busy. CI tries the same examples each time; new ones are found elsewhere.
+# No test fails because the machine is busy. CI tries the same examples each time, and others new ones.
 settings.register_profile("patient", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("patient")
 

@@ -233,6 +233,14 @@ def test_what_a_newer_job_may_assign_and_does_not_is_what_it_was(kernel: Noteboo
     assert kernel.sit("x_value").check().value == "'three'"
 
 
+def test_an_older_value_waits_for_a_newer_job_that_then_does_not_assign_it(kernel: Notebook) -> None:
+    _job(kernel, "q_one", "q_value = 'one'")
+    _job(kernel, "q_two", "import time\ntime.sleep(12)\nif not True:\n    q_value = 'two'")
+    _ended(kernel, "q_one")
+    assert kernel.value("'q_' + 'value' in globals(), q_two.done()") == "(False, False)"
+    assert kernel.sit("q_value").check().value == "'one'"
+
+
 def test_a_chained_input_under_another_name_is_the_object_that_has_landed(kernel: Notebook) -> None:
     _job(kernel, "v_one", "v_first = ['first']")
     _job(kernel, "v_two", "v_second = v_first\nv_third = v_first\nv_first = None")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from .course import Course
@@ -84,10 +84,11 @@ class Witness:
             on_trouble=self._trouble,
         )
         with translated():
-            async for entry in stream:
-                self._take(entry)
-                if self._record.phase.ended:
-                    return
+            async with aclosing(stream):
+                async for entry in stream:
+                    self._take(entry)
+                    if self._record.phase.ended:
+                        return
 
     def _take(self, entry: Entry) -> None:
         # A retry starts a new runner: what an earlier one printed is log, what it said of phases is past.

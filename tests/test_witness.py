@@ -1,11 +1,68 @@
-"""What a job in Ray's queue is said to wait for."""
+"""Following a job: what it leaves behind, and what a job in Ray's queue is said to wait for."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from jupyter_rayoffload.models import JobOptions, JobRecord, JobSpec, Resources
-from jupyter_rayoffload.witness import waits_for
+from jupyter_rayoffload.clusters import Connection
+from jupyter_rayoffload.course import Course
+from jupyter_rayoffload.link import Link
+from jupyter_rayoffload.models import ClusterInfo, JobOptions, JobRecord, JobSpec, Resources
+from jupyter_rayoffload.remote.store import Store
+from jupyter_rayoffload.witness import Witness, waits_for
+from tests.remote.redis_fixture import (  # noqa: F401  (pytest finds fixtures by name)
+    KEY,
+    open_store,
+    own_redis,
+)
+from tests.servers import RedisServer
+
+
+@pytest.mark.redis
+def test_a_job_that_ends_as_its_loop_does_leaves_no_connection_open(
+    own_redis: RedisServer,  # noqa: F811
+    open_store: Callable[..., Store],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    store = open_store(own_redis)
+    store.append("job", "run", 1, [{"type": "phase", "t": 1.0, "content": {"phase": "succeeded"}}])
+    there = Connection(ClusterInfo(), store.address, store.owner, KEY, tmp_path / "connection.json")
+    ray: Any = object()  # it is not asked: the job ends before
+    link = Link(there, store, ray)
+
+    async def cut_off(turns: int) -> None:
+        course = Course(JobRecord(JobSpec(id="job")))
+        witness = Witness(course, link, look=never, save=forgotten, crowd=lambda: 1)
+        following = asyncio.ensure_future(witness.follow())
+        await asyncio.wait_for(course.ended.wait(), 10)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        everything = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in everything:
+            task.cancel()  # as a session does that closes
+        await asyncio.gather(following, *everything, return_exceptions=True)
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for turns in range(10):
+            asyncio.run(cut_off(turns))
+        gc.collect()
+    assert not [str(w.message) for w in said if w.category is ResourceWarning]
+
+
+async def never(name: str) -> ClusterInfo:
+    raise AssertionError("the job has ended by its own word")
+
+
+async def forgotten(course: Course) -> None:
+    """Save nothing."""
 
 
 @pytest.mark.parametrize(

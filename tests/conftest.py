@@ -18,8 +18,14 @@ settings.register_profile("patient", deadline=None, derandomize="CI" in os.envir
 settings.load_profile("patient")
 
 #: Tests that share a cluster, a kernel or a page stay together in one process, and so do those of one file.
-#: What is named here comes after all others: it takes longest.
+#: What is named here comes after all others, the longest first: no process is left alone with a long one.
 GROUPS = {
+    "cells": ("differential/test_differential.py",),
+    "faults": ("faults/",),
+    "heads": ("clusters/test_local.py", "clusters/test_bare_head.py", "faults/test_fault_head.py"),
+    "examples": ("differential/test_examples.py",),
+    "binder": ("test_binder.py",),
+    "lab": ("browser/test_lab.py",),
     "ray": (
         "clusters/test_address.py",
         "contract/",
@@ -27,12 +33,6 @@ GROUPS = {
         "test_docs.py",
         "test_rayapi.py",
     ),
-    "faults": ("faults/",),
-    "cells": ("differential/test_differential.py",),
-    "heads": ("clusters/test_local.py", "clusters/test_bare_head.py", "faults/test_fault_head.py"),
-    "examples": ("differential/test_examples.py",),
-    "lab": ("browser/test_lab.py",),
-    "binder": ("test_binder.py",),
     "kubernetes": ("kubernetes/",),
 }
 

@@ -352,8 +352,12 @@ def _vital(ray: int) -> list[psutil.Process]:
     ``ray start --block`` does not mind if one of them ends by SIGTERM.
     """
     names = ("gcs_server", "raylet", "dashboard.py")
-    children = psutil.Process(ray).children()
-    return [p for p in children if any(Path(word).name in names for word in p.cmdline()[:4])]
+    found = []
+    for child in psutil.Process(ray).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a helper that has just ended has no command line
+            if any(Path(word).name in names for word in child.cmdline()[:4]):
+                found.append(child)
+    return found
 
 
 async def _busy(client: RayClient) -> bool:

@@ -275,6 +275,7 @@ _VERBS = {
     ClusterPhase.NONE: ("start",),
     ClusterPhase.STARTING: ("delete",),
     ClusterPhase.RUNNING: ("suspend", "delete"),
+    ClusterPhase.STOPPING: ("delete",),
     ClusterPhase.SUSPENDED: ("resume", "delete"),
     ClusterPhase.FAILED: ("start", "delete"),
     ClusterPhase.UNKNOWN: (),

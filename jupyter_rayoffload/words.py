@@ -176,6 +176,7 @@ _CLUSTER_WORDS = {
     ClusterPhase.NONE: "Not started",
     ClusterPhase.STARTING: "Starting",
     ClusterPhase.RUNNING: "Running",
+    ClusterPhase.STOPPING: "Stopping",
     ClusterPhase.SUSPENDED: "Suspended",
     ClusterPhase.FAILED: "Failed",
     ClusterPhase.UNKNOWN: "Unknown",
@@ -243,7 +244,7 @@ def cluster_word(phase: ClusterPhase) -> str:
 
 def icon(phase: Phase | ClusterPhase) -> str:
     """Give the name of the state's drawing, which is its ``jp-mod-`` class too: ``preparing``, ``lost``."""
-    if phase in _PREPARING or phase is ClusterPhase.STARTING:
+    if phase in (*_PREPARING, ClusterPhase.STARTING, ClusterPhase.STOPPING):
         return "preparing"
     return f"{phase.value}"
 

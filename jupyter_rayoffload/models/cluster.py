@@ -18,6 +18,7 @@ class ClusterPhase(str, enum.Enum):
     NONE = "none"
     STARTING = "starting"
     RUNNING = "running"
+    STOPPING = "stopping"
     SUSPENDED = "suspended"
     FAILED = "failed"
     UNKNOWN = "unknown"

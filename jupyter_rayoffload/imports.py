@@ -47,6 +47,39 @@ class Absent(types.ModuleType):
         return f"<module {self.__name__!r}: on the cluster, not in this environment>"
 
 
+_LazyModule: Any = importlib.util._LazyModule  # type: ignore[attr-defined]
+
+
+class _Lazy(_LazyModule):  # type: ignore[misc]
+    """A module that is executed at its first use; that somebody asks what it is, is none.
+
+    importlib's own is executed by ``isinstance(module, list)`` already, which asks it for its class.
+    """
+
+    # Not __path__: who asks for that imports a submodule, before which its package must have run.
+    _ASKED = frozenset(
+        (
+            "__class__",
+            "__name__",
+            "__spec__",
+            "__loader__",
+            "__package__",
+            "__file__",
+            "__reduce__",
+            "__reduce_ex__",
+        )
+    )
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _Lazy._ASKED:
+            return object.__getattribute__(self, name)
+        object.__setattr__(self, "__class__", _LazyModule)
+        return getattr(self, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.__name__,)
+
+
 class _Import:
     """Pickles as the module of that name."""
 
@@ -74,7 +107,7 @@ def bind(module: str, attribute: str | None = "", submodules: Collection[str] = 
         The module (loaded at first use), the attribute, or an :class:`Absent`.
     """
     value = _bound(module, attribute or "")
-    if submodules and type(value) is not Absent:  # isinstance() asks a lazy module, which executes it
+    if submodules and not isinstance(value, Absent):
         _with_submodules(value, submodules)
     return value
 
@@ -94,11 +127,11 @@ def _bound(module: str, attribute: str) -> Any:
 
 def _with_submodules(module: Any, submodules: Collection[str]) -> None:
     """Let a module have its submodules: at once, or when its own code has run, if that is to come yet."""
-    if type(module) is not importlib.util._LazyModule:  # type: ignore[attr-defined]
+    if not isinstance(module, _Lazy):
         for name in submodules:
             bind(name)
         return
-    loader: Any = object.__getattribute__(module, "__spec__").loader  # past what would execute the module
+    loader: Any = module.__spec__.loader
     execute = loader.exec_module
 
     def exec_module(module: types.ModuleType) -> None:
@@ -125,6 +158,7 @@ def _lazy(name: str, spec: Any) -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
+    object.__setattr__(module, "__class__", _Lazy)
     parent, _, child = name.rpartition(".")
     if parent in sys.modules:
         setattr(sys.modules[parent], child, module)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import itertools
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
+from jupyter_rayoffload.cell import analyze
+from jupyter_rayoffload.cell.mutators import changed_in_place
 from jupyter_rayoffload.imports import Absent, bind
 
 _numbers = itertools.count()
@@ -33,6 +39,24 @@ def test_a_module_and_its_submodules_are_loaded_when_they_are_used(package: str)
     assert sys.ran == []  # type: ignore[attr-defined]
     assert module.sub.leaf.here == 1
     assert sys.ran == [package, f"{package}.sub", f"{package}.sub.leaf"]  # type: ignore[attr-defined]
+
+
+def test_asking_what_a_module_is_does_not_load_it(package: str) -> None:
+    module = bind(package)
+    assert not isinstance(module, (list, dict, str)) and isinstance(module, types.ModuleType)
+    assert inspect.ismodule(module) and not callable(module)
+    assert (module.__name__, Path(module.__file__ or "").name) == (package, "__init__.py")
+    assert changed_in_place(analyze(f"{package}.fill()"), {package: module}) == set()
+    travelling = cloudpickle.dumps(module)
+    assert sys.ran == []  # type: ignore[attr-defined]
+    assert cloudpickle.loads(travelling) is module
+    assert module.here == 1 and type(module) is types.ModuleType
+
+
+def test_a_package_has_run_before_its_submodule_does(package: str) -> None:
+    bind(package)
+    importlib.import_module(f"{package}.sub")
+    assert sys.ran == [package, f"{package}.sub"]  # type: ignore[attr-defined]
 
 
 def test_a_module_that_is_bound_already_gets_them_too(package: str) -> None:

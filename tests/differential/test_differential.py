@@ -15,12 +15,8 @@ NOTEBOOKS = load()
 #: Each job costs Ray some seconds of a core, so a usual run takes these few, from all over the corpus;
 #: RAYOFFLOAD_ALL_CELLS=1 takes them all.
 USUAL = 105
-SAMPLE = (
-    NOTEBOOKS
-    if os.environ.get("RAYOFFLOAD_ALL_CELLS")
-    else [NOTEBOOKS[n * len(NOTEBOOKS) // USUAL] for n in range(USUAL)]
-)
-some_notebooks = pytest.mark.parametrize("notebook", SAMPLE, ids=lambda n: n.id)
+ALL = bool(os.environ.get("RAYOFFLOAD_ALL_CELLS"))
+SAMPLE = NOTEBOOKS if ALL else [NOTEBOOKS[n * len(NOTEBOOKS) // USUAL] for n in range(USUAL)]
 pytestmark = pytest.mark.kernel
 
 
@@ -58,7 +54,7 @@ def test_corpus_is_large_and_has_no_name_twice() -> None:
     assert all(any(cell.kind == "job" for cell in notebook.cells) for notebook in NOTEBOOKS)
 
 
-@some_notebooks
+@pytest.mark.parametrize("notebook", NOTEBOOKS if ALL else SAMPLE[::5], ids=lambda n: n.id)
 def test_plain_runs_agree(plain: Stage, second: Stage, notebook: Notebook) -> None:
     """A case that differs from itself proves nothing."""
     seen = played_plainly(plain, notebook)
@@ -67,7 +63,7 @@ def test_plain_runs_agree(plain: Stage, second: Stage, notebook: Notebook) -> No
 
 
 @pytest.mark.ray
-@some_notebooks
+@pytest.mark.parametrize("notebook", SAMPLE, ids=lambda n: n.id)
 def test_offloaded_agrees(plain: Stage, offloaded: Stage, notebook: Notebook) -> None:
     seen = played_plainly(plain, notebook)
     difference = differences(notebook, seen, played(offloaded, notebook))

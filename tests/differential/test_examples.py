@@ -70,6 +70,7 @@ def plainly(examples: Path, environment: dict[str, str]) -> dict[str, list[dict[
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ORDINARY)
 def test_example_is_the_same_on_ray(
     name: str,

@@ -49,9 +49,10 @@ def _failed(job: Job, began: float) -> None:
     assert job.logs().endswith("line 99\nlast words")
     with other_process():  # and everybody else can read the same
         again = attach(job.id)
+        # The process that has just learnt it may not have written it down yet.
+        assert str(again.exception(timeout=LIMIT)) == str(error)
         assert again.phase is Phase.FAILED
         assert again.logs().endswith("line 99\nlast words")
-        assert str(again.exception()) == str(error)
 
 
 def test_a_killed_cell_fails_its_job_and_leaves_no_child() -> None:

@@ -47,6 +47,13 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     load(shell)
 
 
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    """Tell Jupyter Server which extension this package has."""
+    from .server.app import RayOffloadApp
+
+    return [{"module": __name__, "app": RayOffloadApp}]
+
+
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """Take back what :func:`load_ipython_extension` registered."""
     from .magics import unload

@@ -11,6 +11,7 @@
     │   └── WorkspaceTooLarge
     ├── ClusterError              the cluster cannot be used
     │   ├── ClusterUnreachable
+    │   ├── ClusterNotRunning     what was asked starts none
     │   ├── ClusterRefused        no token, or a wrong one
     │   ├── ClusterMismatch       other Python minor, other Ray version
     │   ├── ClusterStartFailed
@@ -44,6 +45,7 @@ __all__ = [
     "CellError",
     "ClusterError",
     "ClusterMismatch",
+    "ClusterNotRunning",
     "ClusterRefused",
     "ClusterStartFailed",
     "ClusterUnreachable",
@@ -157,6 +159,12 @@ class ClusterUnreachable(ClusterError):
     """Nothing answers at the cluster's address."""
 
     status = 504
+
+
+class ClusterNotRunning(ClusterError):
+    """There is no cluster that could answer, and what was asked for starts none."""
+
+    status = 503
 
 
 class ClusterRefused(ClusterError):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .errors import ClusterError, StoreError
+from .errors import ClusterError, JobNotFound, StoreError
 from .link import Link, blocking
 from .models import JobRecord, JobSpec
 from .phase import SILENCE_SECONDS, Event, advance
@@ -15,7 +15,7 @@ from .phase import SILENCE_SECONDS, Event, advance
 if TYPE_CHECKING:
     from .jobclient import JobInfo
 
-__all__ = ["ABANDONED_SECONDS", "newest", "read_record"]
+__all__ = ["ABANDONED_SECONDS", "find", "newest", "read_fields", "read_record", "recent", "request_stop"]
 
 #: A job without a submission whose process has been silent for so long was never submitted, seconds.
 ABANDONED_SECONDS = 60.0
@@ -49,21 +49,65 @@ def read_record(fields: Mapping[str, Any]) -> JobRecord:
     return record
 
 
-async def newest(link: Link, limit: int) -> list[JobRecord]:
+async def newest(link: Link, limit: int, before: float | None = None) -> list[JobRecord]:
     """Give the records of the newest jobs, newest first.
 
     Parameters
     ----------
     link : Link
     limit : int
+    before : float, optional
+        Only those created before this time.
 
     Raises
     ------
     StoreError
     """
-    ids = await blocking(link.store.ids, limit)
+    return await _checked_all(await recent(link, limit, before), link)
+
+
+async def recent(link: Link, limit: int, before: float | None = None) -> list[JobRecord]:
+    """Give what :func:`newest` gives as the store has it: cheaper, and a lost job may seem to live."""
+    ids = await blocking(link.store.ids, limit, before)
     fields = await blocking(link.store.read_many, ids)
-    records = [read_record(fields[job_id]) for job_id in ids if fields.get(job_id)]
+    return [read_record(fields[job_id]) for job_id in ids if fields.get(job_id)]
+
+
+async def find(link: Link, job_id: str) -> JobRecord:
+    """Give the record of one job.
+
+    Raises
+    ------
+    JobNotFound, StoreError
+    """
+    fields = await read_fields(link, job_id)
+    return (await _checked_all([read_record(fields)], link))[0]
+
+
+async def read_fields(link: Link, job_id: str) -> dict[str, Any]:
+    """Give what the store has of one job, field by field.
+
+    Raises
+    ------
+    JobNotFound, StoreError
+    """
+    fields = None
+    with suppress(ValueError):  # no job could have such an id
+        fields = await blocking(link.store.read, job_id)
+    if not fields:
+        raise JobNotFound(f"there is no job {job_id!r}", "%ray jobs lists those that are kept")
+    return fields
+
+
+async def request_stop(link: Link, record: JobRecord, by: str = "you") -> None:
+    """Stop a job: gracefully first, finally after Ray's grace; idempotent."""
+    with suppress(StoreError):
+        await blocking(link.store.request_stop, record.id, by, "cancel")
+    if record.attempt:  # if not, the process that is about to submit it looks for this request
+        await link.ray.stop(record.submission_id)
+
+
+async def _checked_all(records: list[JobRecord], link: Link) -> list[JobRecord]:
     if not any(map(_seems_live, records)) or not await link.answers():
         return records
     try:

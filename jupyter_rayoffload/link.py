@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .models import ClusterInfo
     from .rayapi import RayClient
 
-__all__ = ["Link", "blocking", "open_link", "translated"]
+__all__ = ["Link", "Opener", "blocking", "open_link", "translated"]
 
 _T = TypeVar("_T")
 
@@ -62,6 +62,10 @@ class Link:
             await self.ray.aclose()
         with suppress(Exception):
             await asyncio.to_thread(self.store.close)
+
+
+#: Opens the way to a cluster, as :func:`open_link` does.
+Opener = Callable[["Connection", "RayOffload"], Awaitable[Link]]
 
 
 async def open_link(connection: Connection, config: RayOffload) -> Link:

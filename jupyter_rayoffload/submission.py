@@ -18,8 +18,8 @@ from .clusters import open_backend
 from .course import Course, Draft, new_id
 from .errors import DependencyFailed, JobNotFound, NotEnoughResources, OffloadError, StoreError
 from .homecoming import bring_home
-from .ledger import newest, read_record
-from .link import Link, blocking, open_link
+from .ledger import newest, read_fields, read_record, request_stop
+from .link import Link, Opener, blocking, open_link
 from .models import (
     ClusterInfo,
     ClusterSpec,
@@ -53,11 +53,14 @@ class Offloader:
     Parameters
     ----------
     config : RayOffload
+    opener : callable
+        Opens the way to a cluster.
     """
 
-    def __init__(self, config: RayOffload) -> None:
+    def __init__(self, config: RayOffload, opener: Opener = open_link) -> None:
         self.config = config
         self.backend = open_backend(config)
+        self.opener = opener
         self.courses: dict[str, Course] = {}
         self.closing = False  # this process ends, which cancels no job
         self._links: dict[str, Link] = {}
@@ -81,7 +84,7 @@ class Offloader:
             if link and await link.answers():
                 return link
             connection = await self.backend.ensure(ClusterSpec(name=name, profile=profile), on_change)
-            opened = await open_link(connection, self.config)
+            opened = await self.opener(connection, self.config)
             if link:
                 await link.aclose()
             self._links[name] = opened
@@ -318,11 +321,7 @@ class Offloader:
         JobNotFound
         """
         link = await self.connect()
-        fields = None
-        with suppress(ValueError):  # no job could have such an id
-            fields = await blocking(link.store.read, job_id)
-        if not fields:
-            raise JobNotFound(f"there is no job {job_id!r}", "%ray jobs lists those that are kept")
+        fields = await read_fields(link, job_id)
         # Its log is read from the first line, and counted as it comes.
         course = Course(read_record(fields).replace(lines=0))
         course.end = fields.get("end") or {}
@@ -371,10 +370,7 @@ class Offloader:
         if record.phase.ended:
             return
         link = await self.connect(record.cluster)
-        with suppress(StoreError):
-            await blocking(link.store.request_stop, record.id, "you", "cancel")
-        if record.attempt:  # if not, the process that is about to submit it looks for this request
-            await link.ray.stop(record.submission_id)
+        await request_stop(link, record)
 
     async def delete(self, job_id: str) -> None:
         """Forget a job that has ended: record, events, payloads."""
@@ -424,7 +420,11 @@ class Offloader:
             id=new_id(record.spec.label), created=time.time(), options=options, inputs=record.inputs
         )
         await blocking(link.store.create, spec.id, {"spec": spec.to_json()})
-        await blocking(link.store.copy_payload, record.id, spec.id, "inputs")
+        try:
+            await blocking(link.store.copy_payload, record.id, spec.id, "inputs")
+        except StoreError:  # nobody must find a job that can never run
+            await blocking(link.store.delete, spec.id)
+            raise
         return Draft(spec, copy_from=record.id)
 
 

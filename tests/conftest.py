@@ -26,6 +26,7 @@ GROUPS = {
     "examples": ("differential/test_examples.py",),
     "binder": ("test_binder.py",),
     "lab": ("browser/test_lab.py",),
+    "server": ("server/",),
     "ray": (
         "clusters/test_address.py",
         "contract/",

@@ -32,7 +32,7 @@ LAYERS = [
     ["link", "course", "homecoming"],
     ["packing", "witness", "ledger"],
     ["submission", "drafting"],
-    ["job"],
+    ["job", "server"],
     ["claims"],
     ["session"],
     ["api"],

@@ -32,6 +32,9 @@ class ClusterBackend(Protocol):
     async def ensure(self, spec: ClusterSpec, on_change: OnChange | None = None) -> Connection:
         """Make the cluster where there is none, wait until it and its store answer, give the way to them."""
 
+    async def find(self, name: str) -> Connection | None:
+        """Give the way to a cluster that seems to run; none is started, asked, or kept from stopping."""
+
     async def get(self, name: str) -> ClusterInfo:
         """Look at one cluster; one that does not exist has the phase ``none``."""
 

@@ -82,6 +82,10 @@ class AddressBackend:
             on_change(info)
         return self._connection
 
+    async def find(self, name: str = "") -> Connection | None:
+        """See :class:`.ClusterBackend`."""
+        return self._connection or self._configured()
+
     async def get(self, name: str = "") -> ClusterInfo:
         """See :class:`.ClusterBackend`."""
         return await look(self._connection or self._configured())

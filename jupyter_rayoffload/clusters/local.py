@@ -99,6 +99,16 @@ class LocalBackend:
                 )
             await asyncio.sleep(0.1)
 
+    async def find(self, name: str = NAME) -> Connection | None:
+        """See :class:`.ClusterBackend`; whoever only looks must not keep an idle cluster from stopping."""
+        _only(name)
+        if keeper_state(self.places.lock) is None:
+            return None
+        try:
+            return read_connection(self.places.connection)
+        except FileNotFoundError:
+            return None
+
     async def get(self, name: str = NAME) -> ClusterInfo:
         """See :class:`.ClusterBackend`."""
         _only(name)

@@ -1,0 +1,340 @@
+"""What the REST interface does with clusters and jobs; knows nothing of HTTP.
+
+Whoever only looks starts nothing and keeps nothing alive: an open sidebar must not make an idle cluster cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..course import Course
+from ..errors import ClusterNotRunning, JobNotFound, OffloadError, StillRunning
+from ..ledger import find, newest, recent, request_stop
+from ..link import Link, blocking
+from ..models import ClusterInfo, ClusterPhase, ClusterSpec, JobRecord, Phase
+from ..options import from_keywords
+from ..outputs import Outputs
+from ..remote.events import Entry, Numbers
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from ..config import RayOffload
+    from ..submission import Offloader
+
+__all__ = ["Page", "Service"]
+
+#: The cluster whose store has the jobs.
+DEFAULT = "default"
+#: How long an answer waits for what it has asked for; what takes longer goes on behind it, seconds.
+PROMPT_SECONDS = 0.5
+#: The same for what people wait for, such as the end of a cluster; below the time-out of common proxies.
+PATIENT_SECONDS = 25.0
+#: So many records are looked at for one page; a filter that few pass gives a short page.
+SCAN_LIMIT = 2000
+#: Entries of a stream in one page; each has some 100 KB at most.
+PAGE_ENTRIES = 20
+#: So many of the newest jobs are watched.
+STAMPED = 30
+
+Page = tuple[list[JobRecord], float | None]
+
+
+class Service:
+    """The clusters and jobs of one owner.
+
+    Parameters
+    ----------
+    offloader : Offloader
+        Submits reruns; what it uses is used here, too.
+    """
+
+    def __init__(self, offloader: Offloader) -> None:
+        self.offloader = offloader
+        self.backend = offloader.backend
+        self.config: RayOffload = offloader.config
+        self._links: dict[str, Link] = {}
+        self._opening = asyncio.Lock()
+        self._work: dict[str, asyncio.Task[Any]] = {}  # by cluster: what was asked for and is not done yet
+        self._faults: dict[str, OffloadError] = {}  # by cluster: why that failed
+        self._runs: set[asyncio.Task[None]] = set()
+        self._http: aiohttp.ClientSession | None = None
+
+    async def aclose(self) -> None:
+        """End what follows jobs and close all connections; clusters and jobs go on."""
+        self.offloader.closing = True
+        tasks = [*self._runs, *self._work.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for link in self._links.values():
+            await link.aclose()
+        self._links.clear()
+        if self._http is not None:
+            await self._http.close()
+        await self.offloader.aclose()
+
+    async def link(self, name: str = DEFAULT) -> Link:
+        """Give the open way to a cluster that runs.
+
+        Raises
+        ------
+        ClusterNotRunning
+            There is none, and none is started.
+        StoreError
+        """
+        connection = await self.backend.find(name)
+        if connection is None:
+            raise ClusterNotRunning(
+                f"cluster {name} does not run, and its store with it",
+                "Start it; what was stored is still there",
+            )
+        async with self._opening:
+            known = self._links.get(name)
+            if known is not None and known.connection == connection:
+                return known
+            self._links[name] = opened = await self.offloader.opener(connection, self.config)
+            if known is not None:
+                await known.aclose()
+            return opened
+
+    # ------------------------------------------------------------------ clusters
+
+    async def clusters(self) -> list[ClusterInfo]:
+        """Look at all clusters that exist or are about to."""
+        there = {info.name: info for info in await self.backend.list()}
+        for name in [*self._work, *self._faults]:
+            if name not in there:
+                there[name] = await self.cluster(name)
+        return [info for info in there.values() if info.phase is not ClusterPhase.NONE]
+
+    async def cluster(self, name: str) -> ClusterInfo:
+        """Look at one cluster."""
+        info = await self.backend.get(name)
+        if info.phase is not ClusterPhase.NONE:
+            return info
+        if name in self._work:
+            return info.replace(name=name, phase=ClusterPhase.STARTING, reason="Starting")
+        if fault := self._faults.get(name):
+            return info.replace(name=name, phase=ClusterPhase.FAILED, reason=fault.message, detail=fault.hint)
+        return info
+
+    async def ensure(self, spec: ClusterSpec) -> tuple[ClusterInfo, bool]:
+        """Make a cluster; give it as it is now, and whether it is ready."""
+        if spec.name not in self._work:
+            self._begin(spec.name, self.backend.ensure(spec))
+        done = await self._settled(spec.name, PROMPT_SECONDS)
+        return await self.cluster(spec.name), done
+
+    async def delete(self, name: str, force: bool = False) -> bool:
+        """Remove a cluster; give whether it is gone already.
+
+        Raises
+        ------
+        StillRunning
+            Jobs would be lost, and nobody said that they may.
+        """
+        if not force and (live := await self._live(name)):
+            names = ", ".join(record.id for record in live[:5])
+            raise StillRunning(
+                f"{len(live)} job{'s' * (len(live) > 1)} of cluster {name} would be lost: {names}",
+                "Wait for them, stop them, or ask for it with force=true",
+            )
+        if (begun := self._work.pop(name, None)) is not None:
+            begun.cancel()
+        if (link := self._links.pop(name, None)) is not None:
+            await link.aclose()
+        self._begin(name, self.offloader.down(name))
+        return await self._settled(name, PATIENT_SECONDS)
+
+    async def _live(self, name: str) -> list[JobRecord]:
+        try:
+            link = await self.link(name)
+            records = await newest(link, 200)
+        except OffloadError:  # what does not answer has no job that could be waited for
+            return []
+        return [r for r in records if not r.phase.ended and (r.cluster or DEFAULT) == name]
+
+    def _begin(self, name: str, work: Awaitable[Any]) -> None:
+        async def run() -> None:
+            try:
+                await work
+                self._faults.pop(name, None)
+            except OffloadError as error:
+                self._faults[name] = error
+                raise
+            finally:
+                if self._work.get(name) is task:
+                    del self._work[name]
+
+        task = self._work[name] = asyncio.ensure_future(run())
+        task.add_done_callback(_looked_at)
+
+    async def _settled(self, name: str, seconds: float) -> bool:
+        """Wait a little for what was begun; its error is raised here if it comes in that time."""
+        task = self._work[name]
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done() or task.cancelled():
+            return False
+        if task.exception() is not None:
+            self._faults.pop(name, None)  # it is told now
+        task.result()
+        return True
+
+    # ------------------------------------------------------------------ jobs
+
+    async def jobs(
+        self, limit: int, before: float | None = None, accept: Callable[[JobRecord], bool] = lambda _: True
+    ) -> Page:
+        """Give a page of jobs, newest first, and where the next one begins.
+
+        Raises
+        ------
+        ClusterNotRunning, StoreError
+        """
+        link, found, seen = await self.link(), list[JobRecord](), 0
+        while seen < SCAN_LIMIT:
+            records = await newest(link, max(limit, 50), before)
+            for record in records:
+                before = record.spec.created
+                if self._ours(record) and accept(record):
+                    found.append(record)
+                if len(found) == limit:
+                    return found, before
+            seen += len(records)
+            if len(records) < max(limit, 50):
+                return found, None
+        return found, before
+
+    def _ours(self, record: JobRecord) -> bool:
+        return record.spec.owner in ("", self.config.owner)
+
+    async def job(self, job_id: str) -> JobRecord:
+        """Give the record of one job.
+
+        Raises
+        ------
+        JobNotFound
+            There is none, or it is somebody else's.
+        """
+        record = await find(await self.link(), job_id)
+        if not self._ours(record):
+            raise JobNotFound(f"there is no job {job_id!r}", "%ray jobs lists those that are kept")
+        return record
+
+    async def stop(self, job_id: str) -> JobRecord:
+        """Ask a job to stop; one that has ended stays as it is."""
+        record = await self.job(job_id)
+        if not record.phase.ended:
+            await request_stop(await self.link(), record)
+        return record
+
+    async def forget(self, job_id: str) -> None:
+        """Remove a job that has ended from the store.
+
+        Raises
+        ------
+        StillRunning
+        """
+        record = await self.job(job_id)
+        if not record.phase.ended:
+            raise StillRunning(f"job {job_id} has not ended", "Stop it first")
+        await blocking((await self.link()).store.delete, job_id)
+        self.offloader.courses.pop(job_id, None)
+
+    async def rerun(self, job_id: str, changes: Mapping[str, Any]) -> JobRecord:
+        """Start a job again, as a new one, from its frozen inputs and workspace.
+
+        Parameters
+        ----------
+        job_id : str
+        changes : Mapping
+            Options that differ: ``{"memory": bytes}``.
+
+        Raises
+        ------
+        JobNotFound, Expired, UsageError
+        """
+        record = await self.job(job_id)
+        options = from_keywords(changes, record.spec.options)
+        draft = await self.offloader.rerun_draft(record, options)
+        course = Course(JobRecord(draft.spec, inputs=draft.spec.inputs, started=time.time()))
+        task = asyncio.ensure_future(self.offloader.run(draft, course))
+        self._runs.add(task)
+        task.add_done_callback(self._runs.discard)
+        task.add_done_callback(_looked_at)
+        return course.record
+
+    # ------------------------------------------------------------------ what a job has shown
+
+    async def entries(self, job_id: str, after: str = "0") -> tuple[list[Entry], bool]:
+        """Give a page of a job's stream, each entry once, and whether more is there.
+
+        Raises
+        ------
+        JobNotFound, StoreError
+        """
+        await self.job(job_id)
+        store = (await self.link()).store
+        entries = await blocking(store.read_events, job_id, after, 0, PAGE_ENTRIES + 1)
+        numbers = Numbers(whole=after == "0")
+        page = [numbers.admit(entry) for entry in entries[:PAGE_ENTRIES]]
+        return [entry for entry in page if entry], len(entries) > PAGE_ENTRIES
+
+    async def outputs(self, job_id: str) -> Sequence[Mapping[str, Any]]:
+        """Give the rich outputs that the cell shows now, as nbformat writes them."""
+        shown, numbers, after = Outputs(), Numbers(whole=True), "0"
+        await self.job(job_id)
+        store = (await self.link()).store
+        while entries := await blocking(store.read_events, job_id, after, 0, PAGE_ENTRIES):
+            for entry in filter(None, map(numbers.admit, entries)):
+                for message in entry.messages:
+                    shown.add(message)
+            after = entries[-1].id
+        return shown.outputs
+
+    # ------------------------------------------------------------------ what has changed
+
+    async def stamps(self, checked: bool = False) -> dict[str, str]:
+        """Give the newest jobs: by id the phase, and whatever else makes them worth another look.
+
+        Parameters
+        ----------
+        checked : bool
+            Ask Ray, too, whether those that seem to live do.
+        """
+        try:
+            link = await self.link()
+        except ClusterNotRunning:
+            return {}
+        records = await (newest if checked else recent)(link, STAMPED)
+        return {r.id: f"{r.phase.value} {r.attempt} {r.reason}" for r in records if self._ours(r)}
+
+    @staticmethod
+    def final(stamp: str) -> bool:
+        """Whether a stamp is of a job that has ended."""
+        return Phase(stamp.partition(" ")[0]).ended
+
+    def begun(self) -> dict[str, str]:
+        """Give the phases of clusters that this server was asked for, where the back end may not know yet."""
+        phases = dict.fromkeys(self._faults, ClusterPhase.FAILED.value)
+        return phases | dict.fromkeys(self._work, ClusterPhase.STARTING.value)
+
+    async def http(self) -> aiohttp.ClientSession:
+        """Give the client for dashboards; it keeps no cookies."""
+        import aiohttp
+
+        if self._http is None:
+            jar = aiohttp.DummyCookieJar()
+            self._http = aiohttp.ClientSession(cookie_jar=jar, auto_decompress=False, trust_env=False)
+        return self._http
+
+
+def _looked_at(task: asyncio.Task[Any]) -> None:
+    """Take note of an error that is told elsewhere, so that asyncio does not warn of it."""
+    with contextlib.suppress(asyncio.CancelledError):
+        task.exception()

@@ -122,6 +122,7 @@ def running_server(root: Path, make_service: Any, **config: Any) -> Iterator[Run
         app.config.IdentityProvider.token = TOKEN
         app.initialize(argv=[])
         app.start_app()
+        await app._post_start()  # as `start` does once the loop runs
         made.append(app)
 
     def serve() -> None:

@@ -17,7 +17,7 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 from ..errors import ClusterError, OffloadError
-from .handlers import RESOURCE
+from .handlers import OWN_QUERY, RESOURCE
 
 if TYPE_CHECKING:
     import aiohttp
@@ -43,8 +43,6 @@ AGENT = "Mozilla/5.0 (jupyter_rayoffload)"
 NO_VIEW = re.compile(
     r"kill|(cpu|gpu|jax|memory)_profile|(worker|task)/traceback|api/v0/delay|test/dump", re.I
 )
-#: Parameters of Jupyter's own, one of which is its token.
-OWN_QUERY = ("token", "_xsrf", "no_track_activity")
 CHUNK = 64 * 1024
 #: Seconds until Ray must answer, and for which a stream may be silent.
 TIMEOUT, SILENCE = 15.0, 300.0

@@ -20,12 +20,15 @@ from . import bodies, schema
 if TYPE_CHECKING:
     from .service import Service
 
-__all__ = ["BODY_LIMIT", "RESOURCE", "handlers"]
+__all__ = ["BODY_LIMIT", "OWN_QUERY", "RESOURCE", "handlers"]
 
 #: What Jupyter Server's authorizer is asked about.
 RESOURCE = "rayoffload"
 #: Most bytes of a request's body: the largest that makes sense has a few hundred.
 BODY_LIMIT = 64 * 1024
+
+#: Parameters of Jupyter's own; one of them is its token.
+OWN_QUERY = ("token", "_xsrf", "no_track_activity")
 
 _V = TypeVar("_V", bound=Callable[..., Awaitable[None]])
 
@@ -98,19 +101,21 @@ class Handler(APIHandler):
         return str(self.request.method)
 
     def given_query(self) -> dict[str, str]:
-        """Give the query as it was sent; of a repeated parameter, the last."""
-        return {name: self.get_query_argument(name, strip=False) for name in self.request.query_arguments}
+        """Give the query as it was sent, without what is Jupyter's own; of a repeated parameter, the last."""
+        # JupyterLab adds the time, as a name, against caches.
+        names = [n for n in self.request.query_arguments if n not in OWN_QUERY and not n.isdigit()]
+        return {name: self.get_query_argument(name, strip=False) for name in names}
 
     def given_body(self) -> Any:
-        """Give the body as it was sent, or None if there is none.
+        """Give the body as it was sent, or :data:`.schema.NO_BODY`.
 
         Raises
         ------
         UsageError
             It is not JSON.
         """
-        if not self._received.strip():
-            return None
+        if not self._received:
+            return schema.NO_BODY
         kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind not in ("", "application/json", "text/plain"):
             raise web.HTTPError(415)

@@ -11,9 +11,11 @@ from typing import Any
 
 from ..errors import JobNotFound, UsageError
 
-__all__ = ["checked_body", "checked_path", "checked_query", "document", "methods", "route"]
+__all__ = ["NO_BODY", "checked_body", "checked_path", "checked_query", "document", "methods", "route"]
 
 _FILE = Path(__file__).with_name("openapi.yaml")
+#: What a request has that was sent without a body; ``null`` would be one.
+NO_BODY = object()
 _WORDS = {"true": True, "false": False}
 
 
@@ -77,14 +79,20 @@ def checked_path(path: str, method: str, given: Mapping[str, str]) -> None:
 
 
 def checked_query(path: str, method: str, given: Mapping[str, str]) -> dict[str, Any]:
-    """Give the parameters of the query that the file knows, read by their type, with their defaults.
+    """Give the parameters of a query, read by their type, with their defaults.
 
     Raises
     ------
     UsageError
     """
     out: dict[str, Any] = {}
-    for parameter in _parameters(path, method, "query"):
+    known = _parameters(path, method, "query")
+    if unknown := set(given) - {parameter["name"] for parameter in known}:
+        # A filter with a slip in its name would otherwise let everything through.
+        raise UsageError(
+            f"there is no parameter {min(unknown)!r:.100}", "openapi.yaml lists those that there are"
+        )
+    for parameter in known:
         name, schema = parameter["name"], parameter["schema"]
         if name not in given:
             out |= {name: schema["default"]} if "default" in schema else {}
@@ -119,10 +127,12 @@ def checked_body(path: str, method: str, given: Any) -> dict[str, Any]:
     """
     declared = document()["paths"][path][method.lower()].get("requestBody")
     if declared is None:
-        if given not in (None, {}):
+        if given not in (NO_BODY, {}):
             raise UsageError(f"{method} {path} takes no body", "Send it without one")
         return {}
-    if given is None and not declared.get("required"):
+    if given is NO_BODY:
+        if declared.get("required"):
+            raise InvalidBody(f"{method} {path} needs a body", "openapi.yaml says what it may be")
         return {}
     fault = _fault(declared["content"]["application/json"]["schema"], given)
     if fault:

@@ -15,6 +15,7 @@ from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.errors import ClusterStartFailed, OffloadError, UsageError
 from jupyter_rayoffload.link import Link
 from jupyter_rayoffload.models import ClusterInfo, ClusterPhase, ClusterSpec
+from jupyter_rayoffload.remote import codec
 from jupyter_rayoffload.remote.signing import Signer
 from jupyter_rayoffload.remote.store import StoreAddress
 from jupyter_rayoffload.server.service import Service
@@ -47,7 +48,7 @@ class FakeBackend:
         await self.gate.wait()
         if self.fault:
             raise self.fault
-        if spec.profile:
+        if spec.profile == "huge":
             raise UsageError(f"there is no profile {spec.profile!r}", "Leave it out")
         await self.change(
             spec.name,
@@ -148,6 +149,10 @@ class Parts:
         attempt = 0 if phase == "pending" else 1
         state = {"phase": phase, "attempt": attempt, "started": now, "last_seen": now}
         self.store.create(job_id, {"spec": spec, "state": state}, now)
+
+    def inputs(self, job_id: str, **values: Any) -> None:
+        """Put the frozen inputs of a job into the store."""
+        self.store.put_payload(job_id, "inputs", codec.freeze(values, {}, Signer(KEY), copy=True))
 
     def says(self, job_id: str, number: int, type_: str, **content: Any) -> None:
         """Write one message into a job's stream."""

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from jupyter_rayoffload.errors import ClusterStartFailed, StoreUnreachable
-from jupyter_rayoffload.remote import codec
 from jupyter_rayoffload.server import handlers, schema
 from tests.server.conftest import Scene
 from tests.server.fake_service import OWNER, PASSWORD, RAY_TOKEN
@@ -151,6 +150,12 @@ def test_a_job_says_all_but_secrets(scene: Scene) -> None:
             assert secret not in raw, path
 
 
+def test_parameters_of_jupyters_own_are_no_mistake(scene: Scene) -> None:
+    assert (
+        scene.server.api("GET", f"jobs?limit=1&1795713282000&token={TOKEN}&no_track_activity=1").status == 200
+    )
+
+
 def test_somebody_elses_job_is_not_there(scene: Scene) -> None:
     scene.up()
     scene.parts.job("fit-1", owner="mallory")
@@ -189,9 +194,7 @@ def test_a_job_is_forgotten_only_when_it_has_ended(scene: Scene) -> None:
 def test_a_rerun_is_a_new_job_of_the_same_inputs(scene: Scene) -> None:
     scene.up()
     scene.parts.job("fit-1", label="fit", versions={"runner": "nothing_there"})
-    signer = scene.parts.backend.signer()
-    frozen = codec.freeze({"x": 1}, {}, signer, copy=True)
-    scene.parts.store.put_payload("fit-1", "inputs", frozen)
+    scene.parts.inputs("fit-1", x=1)
     answer = scene.server.api("POST", "jobs/fit-1/rerun", {"memory": 2**30})
     assert answer.status == 201, answer.raw
     new = answer.json["spec"]["id"]
@@ -281,6 +284,7 @@ def test_the_servers_authorizer_decides(scene: Scene, monkeypatch: pytest.Monkey
         ("POST", "clusters", b"[" * 30000, 400, "UsageError"),
         ("PATCH", "clusters/default", b'{"workers": NaN}', 400, "UsageError"),
         ("POST", "clusters", [], 422, "UsageError"),
+        ("POST", "clusters", b"null", 422, "UsageError"),
         ("POST", "clusters", {"size": 1}, 422, "UsageError"),
         ("POST", "clusters", {"name": "../x"}, 422, "UsageError"),
         ("POST", "clusters", {"profile": "huge"}, 400, "UsageError"),
@@ -292,6 +296,7 @@ def test_the_servers_authorizer_decides(scene: Scene, monkeypatch: pytest.Monkey
         ("GET", "jobs?limit=0", None, 400, "UsageError"),
         ("GET", "jobs?limit=ten", None, 400, "UsageError"),
         ("GET", "jobs?phase=odd", None, 400, "UsageError"),
+        ("GET", "jobs?phases=running", None, 400, "UsageError"),
         ("GET", "jobs?before=nan", None, 400, "UsageError"),
         ("DELETE", "clusters/default?force=maybe", None, 400, "UsageError"),
         ("GET", "jobs/fit-1/logs?after=x", None, 400, "UsageError"),

@@ -1,0 +1,151 @@
+"""The extension over a real Ray and a real store: jobs of a kernel, read and handled over REST."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from jupyter_rayoffload.clusters.places import keeper_state
+from jupyter_rayoffload.config import RayOffload
+from jupyter_rayoffload.drafting import draft_code
+from jupyter_rayoffload.job import Job
+from jupyter_rayoffload.models import JobOptions
+from jupyter_rayoffload.server.service import Service
+from jupyter_rayoffload.session import Session
+from jupyter_rayoffload.submission import Offloader
+from tests.ray_fixture import SETTINGS, RayCluster, jupyter_environment, make_backend, run, short_folder
+from tests.server.running import Answer, RunningServer, running_server
+
+
+def make_service() -> Service:
+    return Service(Offloader(RayOffload(**SETTINGS)))
+
+
+@pytest.fixture(scope="module")
+def server(ray_cluster: RayCluster) -> Iterator[RunningServer]:
+    with running_server(ray_cluster.connection.file.parents[1], make_service) as server:
+        assert server.api("GET", "status").json["store"]["answers"]
+        yield server
+
+
+@pytest.fixture(scope="module")
+def kernel(ray_cluster: RayCluster) -> Iterator[Session]:
+    """What a kernel has: another process would do as well."""
+    with mock.patch.dict(os.environ, jupyter_environment(ray_cluster.connection.file.parents[1])):
+        session = Session(RayOffload(**SETTINGS), {})
+        with short_folder() as folder:
+            session.folder = str(folder)
+            yield session
+        session.close()
+
+
+def submit(kernel: Session, code: str) -> Job:
+    return kernel.launch(draft_code(kernel.origin(), code, JobOptions(), "rest", values={}))
+
+
+def until(ask: Callable[[], Answer], true: Callable[[Any], bool], limit: float = 120) -> Any:
+    """Ask until the answer is as it should be."""
+    end = time.monotonic() + limit
+    while not true((answer := ask()).json):
+        assert time.monotonic() < end, answer.raw
+        time.sleep(0.2)
+    return answer.json
+
+
+def ended(body: Any) -> bool:
+    return body["phase"] in ("succeeded", "failed", "cancelled", "lost")
+
+
+@pytest.mark.ray
+def test_a_job_of_a_kernel_is_read_and_run_again(
+    server: RunningServer, kernel: Session, ray_cluster: RayCluster
+) -> None:
+    code = "import IPython\nprint('one')\ndisplay(IPython.display.HTML('<b>two</b>'))\nx = 3"
+    job = submit(kernel, code)
+    job.result(timeout=200)
+    body = until(lambda: server.api("GET", f"jobs/{job.id}"), ended)
+    assert (body["phase"], body["spec"]["source"]) == ("succeeded", code)
+    assert "x" in [output["name"] for output in body["outputs"]]
+    row = next(j for j in server.api("GET", "jobs").json["jobs"] if j["id"] == job.id)
+    assert (row["phase"], row["word"]) == ("succeeded", "Succeeded")
+    assert "one\n" in server.api("GET", f"jobs/{job.id}/logs").json["text"]
+    [output] = server.api("GET", f"jobs/{job.id}/outputs").json["outputs"]
+    assert output["data"]["text/html"] == "<b>two</b>"
+
+    answer = server.api("POST", f"jobs/{job.id}/rerun")
+    assert answer.status == 201, answer.raw
+    again = answer.json["spec"]["id"]
+    body = until(lambda: server.api("GET", f"jobs/{again}"), ended)
+    assert (body["phase"], again != job.id) == ("succeeded", True), body
+    assert "one\n" in server.api("GET", f"jobs/{again}/logs").json["text"]
+
+    connection = ray_cluster.connection
+    secrets = (connection.ray_token, connection.store.password, connection.key.hex())
+    paths = ["status", "clusters", "clusters/default", "jobs", f"jobs/{job.id}", f"jobs/{job.id}/events"]
+    for path in paths:
+        raw = server.api("GET", path).raw.decode()
+        assert not [s for s in secrets if s in raw], path
+
+    assert server.api("DELETE", f"jobs/{again}").status == 204
+    assert server.api("GET", f"jobs/{again}").status == 404
+
+
+@pytest.mark.ray
+def test_a_job_that_runs_is_stopped(server: RunningServer, kernel: Session) -> None:
+    job = submit(kernel, "import time\nprint('begun', flush=True)\ntime.sleep(600)")
+    until(lambda: server.api("GET", "jobs"), lambda body: job.id in str(body))
+    until(lambda: server.api("GET", f"jobs/{job.id}/logs"), lambda body: "begun" in body["text"])
+    assert server.api("DELETE", f"jobs/{job.id}").json["reason"] == "StillRunning"
+    assert server.api("DELETE", "clusters/default").json["reason"] == "StillRunning"
+    assert server.api("POST", f"jobs/{job.id}/stop").status == 202
+    assert until(lambda: server.api("GET", f"jobs/{job.id}"), ended)["phase"] == "cancelled"
+    assert server.api("POST", f"jobs/{job.id}/stop").status == 200
+
+
+@pytest.mark.ray
+def test_the_real_dashboard_is_shown_and_not_written_to(server: RunningServer) -> None:
+    place = "rayoffload/dashboard/default/"
+    headers = {"Accept": "text/html"}
+    page = server.send("GET", place, headers=headers)
+    assert (page.status, page.headers.get_content_type()) == (200, "text/html")
+    assert server.send("GET", f"{place}api/version").status == 200
+    assert server.send("GET", f"{place}nothing").status == 404
+    assert server.send("POST", f"{place}api/jobs/", {"entrypoint": "true"}).status == 405
+
+
+def test_looking_starts_no_cluster(tmp_path: Path) -> None:
+    with running_server(tmp_path, make_service) as server:
+        for path in ("status", "clusters", "clusters/default", "jobs"):
+            assert server.api("GET", path).status == 200
+        assert server.api("GET", "jobs/a").json["reason"] == "ClusterNotRunning"
+        assert server.send("GET", "rayoffload/dashboard/default/").status == 502
+        assert server.api("GET", "clusters/other").json["reason"] == "UsageError"
+        assert server.api("PATCH", "clusters/default", {"workers": 2}).json["reason"] == "UsageError"
+    assert keeper_state(make_backend(tmp_path).places.lock) is None
+    assert not (tmp_path / "data" / "rayoffload").exists()
+
+
+@pytest.mark.ray
+def test_a_cluster_comes_and_goes_over_rest() -> None:
+    with short_folder() as root:
+        backend = make_backend(root)
+        try:
+            with running_server(root, make_service) as server:
+                assert server.api("POST", "clusters").status in (200, 202)
+                until(
+                    lambda: server.api("GET", "clusters/default"),
+                    lambda body: body["phase"] == "running",
+                    200,
+                )
+                assert server.api("GET", "jobs").json == {"jobs": [], "complete": True, "reason": ""}
+                if server.api("DELETE", "clusters/default").status == 202:
+                    until(lambda: server.api("GET", "clusters/default"), lambda body: body["phase"] == "none")
+                assert server.api("GET", "jobs").json["complete"] is False
+        finally:
+            run(backend.delete())

@@ -312,12 +312,12 @@ def test_up_installs_the_kuberay_that_the_tests_run_on() -> None:
 
 
 def test_kernel_and_runner_read_the_connection_file(tenant: Path, tmp_path: Path) -> None:
-    new_tenant(tenant, "reader", owner="Ada.Reader")
+    new_tenant(tenant, "reader", owner="Some.Owner")
     file = tenant / "overlays" / "reader" / "secrets" / "connection.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     here, there = read_connection(file), read_on_cluster(str(file))
-    assert here.owner == there.owner == "Ada.Reader"
+    assert here.owner == there.owner == "Some.Owner"
     assert here.key == there.key and len(here.key) == 32
     assert here.store == there.address
     assert here.store.url == "redis://rayoffload-redis.rayoffload-reader.svc:6379/0"

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.test_docs import blocks
+
 ROOT = Path(__file__).parents[1]
 KIND = ROOT / "kind"
 TENANT = KIND / "tenant"
@@ -47,4 +49,11 @@ def render(overlay: Path) -> list[dict[str, Any]]:
 def one(objects: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
     """Give the one object of a kind, or the one with a name."""
     [found] = [o for o in objects if o["kind"] == kind and (not name or o["metadata"]["name"] == name)]
+    return found
+
+
+def example(words: str) -> str:
+    """Give the one Python example of the administrators' guide that has these words."""
+    page = ROOT / "docs" / "administrators.md"
+    [found] = [b.text for b in blocks(page) if b.language == "python" and words in b.text]
     return found

@@ -30,9 +30,8 @@ from jupyter_rayoffload.remote.connection import read_connection as read_on_clus
 from jupyter_rayoffload.remote.signing import Signer
 from jupyter_rayoffload.remote.store import Store, StoreAddress, StoreNoAuth
 from tests.servers import START_SECONDS, free_port, redis_executable
-from tests.tenant import KIND, ROOT, TENANT, copy_tenant, new_tenant, one, render
+from tests.tenant import KIND, ROOT, TENANT, copy_tenant, example, new_tenant, one, render
 
-GUIDE = ROOT / "docs" / "administrators.md"
 SCRIPTS = [KIND / "up", KIND / "down", TENANT / "new"]
 FILES = sorted(
     path
@@ -291,6 +290,15 @@ def test_neither_script_touches_a_cluster_of_that_name_which_is_not_its_own(tmp_
     assert not world.calls("kind delete") and not world.calls("helm")
 
 
+def test_a_tenant_that_cannot_be_one_makes_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    before = world.state()
+    assert world.run("up", TENANT="../base").returncode == 2
+    assert not world.calls("kind")
+    assert world.run("down").returncode == 0
+    assert world.state() == before
+
+
 @pytest.mark.parametrize("program", ["docker", "kind", "kubectl", "helm"])
 def test_up_says_what_is_missing_and_where_to_get_it(tmp_path: Path, program: str) -> None:
     world = World(tmp_path, without=program)
@@ -303,7 +311,7 @@ def test_up_says_what_is_missing_and_where_to_get_it(tmp_path: Path, program: st
 def test_up_installs_the_kuberay_that_the_tests_run_on() -> None:
     module = ROOT / "tests" / "kubernetes" / "bed" / "go" / "kuberay" / "go.mod"
     [tested] = re.findall(r"kuberay/ray-operator v([\d.]+)", module.read_text())
-    [installed] = re.findall(r"KUBERAY_VERSION:-([\d.]+)", (KIND / "up").read_text())
+    installed = default("KUBERAY_VERSION")
     assert installed == tested
     assert tuple(map(int, installed.split(".")))[:2] >= (1, 6)
 
@@ -720,3 +728,40 @@ def test_the_hub_finds_itself_from_another_namespace(values: dict[str, Any]) -> 
     assert code != text
     exec(compile(code, "extraConfig", "exec"), {"c": Configuration})
     assert Configuration.JupyterHub.hub_connect_url == "http://hub.jupyterhub:8081"
+
+
+# ---------------------------------------------------------------------- the guide
+
+
+def test_the_cluster_of_the_guide_fits_the_tenant(objects: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """What its example prints is a RayCluster for this tenant, and all that it names is there."""
+    exec(example("print(json.dumps(ray_cluster("), {})
+    made = json.loads(capsys.readouterr().out)
+    assert made["metadata"]["namespace"] == "rayoffload-demo"
+    spec = made["spec"]
+    assert one(objects, "Secret", spec["authOptions"]["secretName"])
+    quota, limits = one(objects, "ResourceQuota")["spec"]["hard"], {"cpu": 0.0, "memory": 0.0}
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        [container] = pod["containers"]
+        assert container["image"] == default("RAY_IMAGE")
+        assert [v["secret"]["secretName"] for v in pod["volumes"]] == ["rayoffload-store"]
+        assert [m["mountPath"] for m in container["volumeMounts"]] == ["/etc/rayoffload"]
+        for name, value in container["resources"]["limits"].items():
+            limits[name] += quantity(value) * group.get("replicas", 1)
+    for name, value in limits.items():
+        assert 0 < value <= quantity(quota[f"limits.{name}"]) / 2
+    assert spec["rayVersion"] in default("RAY_IMAGE")
+
+
+def default(variable: str) -> str:
+    """Give what `up` takes where the environment does not say."""
+    [found] = re.findall(rf"\{{{variable}:-(\S+)\}}", (KIND / "up").read_text())
+    return str(found)
+
+
+def test_the_guide_and_up_install_the_same() -> None:
+    text = (ROOT / "docs" / "administrators.md").read_text()
+    assert re.findall(r"kuberay-operator --version (\S+)", text) == [default("KUBERAY_VERSION")]
+    image = {str(found) for found in re.findall(r"rayproject/ray:\S+?(?=[`\"])", text)}
+    assert image == {default("RAY_IMAGE")}

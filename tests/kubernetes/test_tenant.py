@@ -19,7 +19,7 @@ from tests.kubernetes.bed import Bed
 from tests.kubernetes.bed.components import SIMULATED
 from tests.kubernetes.bed.image import ray_image, ray_version
 from tests.kubernetes.ground import until
-from tests.tenant import copy_tenant, new_tenant, one, render
+from tests.tenant import copy_tenant, example, new_tenant, one, render
 
 RAY = ("ray.io", "v1")
 Objects = list[dict[str, Any]]
@@ -313,12 +313,9 @@ def test_the_strictest_level_takes_clusters_that_say_they_do_not_run_as_root(
     for made in pods_of(ray_cluster(spec(), "tested", namespace)):
         with refused("runAsNonRoot"):
             try_pod(core, namespace, made)
-    # As docs/administrators.md says it.
-    template = {"template": {"spec": {"securityContext": {"runAsNonRoot": True}}}}
-    overlay = {
-        "spec": {"headGroupSpec": template, "workerGroupSpecs": [{"groupName": "workers", **template}]}
-    }
-    for made in pods_of(ray_cluster(spec(overlay=overlay), "tested", namespace)):
+    guide: dict[str, Any] = {}
+    exec(example("runAsNonRoot"), guide)
+    for made in pods_of(ray_cluster(spec(overlay=guide["overlay"]), "tested", namespace)):
         try_pod(core, namespace, made)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..remote.store import StoreAddress
     from . import OnChange
 
-__all__ = ["MINIMUM_RAY", "AddressBackend"]
+__all__ = ["MINIMUM_RAY", "AddressBackend", "check_ray", "configured_store", "configured_token"]
 
 #: The first version with token authentication that works for jobs.
 MINIMUM_RAY = (2, 52)
@@ -70,7 +70,7 @@ class AddressBackend:
         limit = self.config.check_timeout
         async with RayClient(connection.info.address, connection.ray_token) as client:
             try:
-                info = await asyncio.wait_for(self._check_ray(client, connection.info), limit)
+                info = await asyncio.wait_for(check_ray(client, connection.info), limit)
             except asyncio.TimeoutError:
                 raise ClusterUnreachable(
                     f"the cluster at {connection.info.address} has not answered within {limit:g} s",
@@ -88,7 +88,8 @@ class AddressBackend:
 
     async def get(self, name: str = "") -> ClusterInfo:
         """See :class:`.ClusterBackend`."""
-        return await look(self._connection or self._configured())
+        connection = self._connection or self._configured()
+        return await look(connection.info, connection.ray_token)
 
     async def list(self) -> list[ClusterInfo]:
         """See :class:`.ClusterBackend`."""
@@ -153,74 +154,85 @@ class AddressBackend:
         return dataclasses.replace(
             there,
             info=there.info.replace(kind="address", address=address, dashboard=address),
-            store=self._store(there.store),
-            ray_token=self._token() or there.ray_token,
+            store=configured_store(self.config, there.store),
+            ray_token=configured_token(self.config) or there.ray_token,
         )
 
     def _without_file(self, file: Path) -> Connection:
         address = self.config.ray_address.rstrip("/")
         return Connection(
             info=ClusterInfo(kind="address", address=address, dashboard=address),
-            store=self._store(None),
+            store=configured_store(self.config, None),
             owner=self.config.owner,
             key=owner.read_key(Path(self.config.signing_key_file).expanduser()),
             file=file,
-            ray_token=self._token(),
+            ray_token=configured_token(self.config),
         )
 
-    def _token(self) -> str:
-        file = self.config.ray_token_file
-        return _secret(file, "token", "ray_token_file") if file else self.config.ray_token
 
-    def _store(self, there: StoreAddress | None) -> StoreAddress:
-        from ..remote.store import StoreAddress
+async def check_ray(client: RayClient, info: ClusterInfo) -> ClusterInfo:
+    """Give `info` with what the cluster says of itself.
 
-        config = self.config
-        file = config.store_password_file
-        try:
-            return StoreAddress(
-                url=config.store_url or (there.url if there else ""),
-                username=config.store_username or (there.username if there else ""),
-                password=_secret(file, "password", "store_password_file")
-                if file
-                else (there.password if there else ""),
-            )
-        except ValueError as error:
-            raise UsageError(f"store_url: {error}", "See it in %ray config") from None
-
-    async def _check_ray(self, client: RayClient, info: ClusterInfo) -> ClusterInfo:
-        """Give `info` with what the cluster says of itself."""
-        version = await client.version()
-        ray, session = version.get("ray_version", ""), version.get("session_name", "")
-        if _numbers(ray) < MINIMUM_RAY:
-            raise ClusterMismatch(
-                f"the cluster at {client.address} has Ray {ray}, which is too old",
-                f"It needs Ray {'.'.join(map(str, MINIMUM_RAY))} or newer",
-            )
-        python = ".".join((await client.python_version() or info.python).split(".")[:2])
-        here = ".".join(map(str, sys.version_info[:2]))
-        if python and python != here:
-            raise ClusterMismatch(
-                f"the cluster at {client.address} has Python {python}, this notebook has {here}, and pickled "
-                "code cannot pass between them",
-                f"Use rayproject/ray:{ray}-py{here.replace('.', '')}, or a notebook with Python {python}",
-            )
-        try:
-            status = await client.cluster_status()
-            nodes, resources, used = status.nodes, status.resources, status.used
-        except ClusterError as error:
-            if isinstance(error, ClusterRefused):
-                raise
-            nodes, resources, used = 0, {}, {}  # what it has is good to know, and not needed
-        return info.replace(
-            phase=ClusterPhase.RUNNING,
-            session=session,
-            ray=ray,
-            python=python,
-            nodes=nodes,
-            resources=resources,
-            used=used,
+    Raises
+    ------
+    ClusterMismatch
+        Values cannot cross between this Python, or this package, and the cluster.
+    ClusterUnreachable, ClusterRefused, ClusterError
+    """
+    version = await client.version()
+    ray, session = version.get("ray_version", ""), version.get("session_name", "")
+    if _numbers(ray) < MINIMUM_RAY:
+        raise ClusterMismatch(
+            f"the cluster at {client.address} has Ray {ray}, which is too old",
+            f"It needs Ray {'.'.join(map(str, MINIMUM_RAY))} or newer",
         )
+    python = ".".join((await client.python_version() or info.python).split(".")[:2])
+    here = ".".join(map(str, sys.version_info[:2]))
+    if python and python != here:
+        raise ClusterMismatch(
+            f"the cluster at {client.address} has Python {python}, this notebook has {here}, and pickled "
+            "code cannot pass between them",
+            f"Use rayproject/ray:{ray}-py{here.replace('.', '')}, or a notebook with Python {python}",
+        )
+    try:
+        status = await client.cluster_status()
+        nodes, resources, used = status.nodes, status.resources, status.used
+    except ClusterError as error:
+        if isinstance(error, ClusterRefused):
+            raise
+        nodes, resources, used = 0, {}, {}  # what it has is good to know, and not needed
+    return info.replace(
+        phase=ClusterPhase.RUNNING,
+        session=session,
+        ray=ray,
+        python=python,
+        nodes=nodes,
+        resources=resources,
+        used=used,
+    )
+
+
+def configured_token(config: RayOffload) -> str:
+    """Give Ray's token as the settings say; empty where they say nothing."""
+    file = config.ray_token_file
+    return _secret(file, "token", "ray_token_file") if file else config.ray_token
+
+
+def configured_store(config: RayOffload, there: StoreAddress | None) -> StoreAddress:
+    """Give the way to the store: what is set goes before what the connection file says, `there`."""
+    from ..remote.store import StoreAddress
+
+    file = config.store_password_file
+    try:
+        return StoreAddress(
+            url=config.store_url or (there.url if there else ""),
+            username=config.store_username or (there.username if there else ""),
+            password=_secret(file, "password", "store_password_file")
+            if file
+            else (there.password if there else ""),
+        )
+    except ValueError as error:
+        raise UsageError(f"store_url: {error}", "See it in %ray config") from None
 
 
 def _secret(file: str, what: str, setting: str) -> str:

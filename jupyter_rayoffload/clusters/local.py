@@ -124,7 +124,7 @@ class LocalBackend:
             connection = read_connection(self.places.connection)
         except FileNotFoundError:
             return _starting(state)
-        return await look(connection)
+        return await look(connection.info, connection.ray_token)
 
     async def list(self) -> list[ClusterInfo]:
         """See :class:`.ClusterBackend`."""
@@ -291,18 +291,19 @@ async def _end(process: psutil.Process, number: int, limit: float) -> None:
         await asyncio.sleep(0.05)
 
 
-async def look(connection: Connection) -> ClusterInfo:
+async def look(info: ClusterInfo, token: str) -> ClusterInfo:
     """Give what Ray says of its resources now.
 
     Parameters
     ----------
-    connection : Connection
+    info : ClusterInfo
+        With the address.
+    token : str
     """
     from ..rayapi import RayClient
 
-    info = connection.info
     try:
-        async with RayClient(info.address, connection.ray_token) as client:
+        async with RayClient(info.address, token) as client:
             session = (await client.version())["session_name"]
             status = await client.cluster_status()
     except ClusterError as error:

@@ -30,7 +30,8 @@ def _up(session: Session, words: list[str]) -> None:
             told.append(info.reason)
             print(info.reason)
 
-    limit = session.config.start_timeout + VERB_SECONDS
+    config = session.config
+    limit = max(config.start_timeout, config.kubernetes_start_timeout) + VERB_SECONDS
     link = session.call(session.offloader.connect(on_change=on_change), timeout=limit)
     print(cluster_sentence(session.call(session.offloader.backend.get(link.info.name))))
 

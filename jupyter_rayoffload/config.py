@@ -7,18 +7,22 @@ configuration of the running application (``c.RayOffload...`` in ``ipython_confi
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import hashlib
+import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from traitlets import Dict, Enum, Float, Int, TraitError, TraitType, Unicode, default, validate
 from traitlets.config import Application, Config, Configurable
 
-from .errors import UsageError
-from .models import JobOptions
+from .errors import FormatMismatch, UsageError
+from .models import ClusterSpec, JobOptions
 from .options import duration, from_keywords, memory
 
 if TYPE_CHECKING:
@@ -27,6 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["OPTIONS", "RayOffload"]
 
 MIB, GIB = 1 << 20, 1 << 30
+#: Where neither the settings nor this environment say which Ray: the newest that the tests have seen.
+DEFAULT_RAY = "2.60.0"
+DEFAULT_CLUSTER = {
+    "head": {"cpus": 1, "memory": 4 * GIB},
+    "groups": [{"name": "workers", "replicas": 1, "pod": {"cpus": 2, "memory": 4 * GIB}}],
+}
 DAY = 86400
 
 
@@ -84,6 +94,17 @@ class Number(_Quantity):
     _parse = staticmethod(float)
 
 
+class Json(Dict):
+    """A mapping, in text as JSON."""
+
+    def from_string(self, s: str) -> dict[str, Any]:
+        """Read what a variable or ``%ray config`` says."""
+        found = json.loads(s)
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
+        return found
+
+
 def _flag(text: str) -> bool:
     try:
         return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
@@ -132,11 +153,12 @@ class RayOffload(Configurable):
     # Which cluster
 
     backend = Enum(
-        ["auto", "embedded", "address"],
+        ["auto", "embedded", "address", "kubernetes"],
         "auto",
         help="Where jobs run: 'embedded' is a Ray on this machine, 'address' the one of ray_address or "
-        "connection_file, 'auto' is 'address' where one of these is set, else 'embedded', but never "
-        "inside a Kubernetes pod.",
+        "connection_file, 'kubernetes' a RayCluster that is made on first use. 'auto' is 'kubernetes' in a "
+        "pod whose service account may create RayClusters, 'address' where ray_address or a connection_file "
+        "with the address of a Ray is set, else 'embedded', but never inside a Kubernetes pod.",
     ).tag(config=True)
     ray_address = Unicode(
         help="Dashboard URL of an existing Ray cluster, http://HOST:8265. It needs store_url, and "
@@ -198,6 +220,31 @@ class RayOffload(Configurable):
     ).tag(config=True)
     start_timeout = Duration(60, help="How long the embedded cluster may take to start.").tag(config=True)
 
+    # The cluster on Kubernetes
+
+    namespace = Unicode(
+        help="Namespace of the RayClusters. Default: that of this pod, or of the kubeconfig's context."
+    ).tag(config=True)
+    kubeconfig = Unicode(
+        help="File with the credential for Kubernetes. Default: the service account inside a pod, else what "
+        "kubectl uses."
+    ).tag(config=True)
+    image = Unicode(
+        help="Image of Ray pods, where kubernetes_cluster has none: ray[default] and this Python's minor "
+        "version must be in it. Default: rayproject/ray of ray_version and this Python."
+    ).tag(config=True)
+    ray_version = Unicode(
+        help=f"Version of Ray in the image. Default: that of this environment, else {DEFAULT_RAY}."
+    ).tag(config=True)
+    kubernetes_cluster = Json(
+        DEFAULT_CLUSTER,
+        help="What a cluster on Kubernetes is, in the JSON form of models.ClusterSpec: head, groups, "
+        "store_secret, token_secret, volumes, overlay and more. Default: a head of 1 CPU, one worker of 2.",
+    ).tag(config=True)
+    kubernetes_start_timeout = Duration(
+        600, help="How long a cluster on Kubernetes may take to start: nodes and images may have to come."
+    ).tag(config=True)
+
     # What travels
 
     workspace_files = Int(20_000, min=1, help="Most files that a workspace may have.").tag(config=True)
@@ -247,6 +294,30 @@ class RayOffload(Configurable):
         except (KeyError, OSError):  # a container may run under a number that has no name
             name = f"uid-{os.getuid()}"
         return _slug(name)
+
+    @default("ray_version")
+    def _default_ray_version(self) -> str:
+        try:
+            return metadata.version("ray")
+        except metadata.PackageNotFoundError:
+            return DEFAULT_RAY
+
+    @default("image")
+    def _default_image(self) -> str:
+        return f"rayproject/ray:{self.ray_version}-py{sys.version_info[0]}{sys.version_info[1]}"
+
+    @validate("kubernetes_cluster")
+    def _validate_kubernetes_cluster(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
+        given: dict[str, Any] = proposal["value"]
+        known = [field.name for field in dataclasses.fields(ClusterSpec)]
+        for name in given:
+            if name not in known:
+                raise TraitError(f"kubernetes_cluster: no {name!r} there. {_did_you_mean(name, known)}")
+        try:
+            ClusterSpec.from_json(given)
+        except FormatMismatch as error:
+            raise TraitError(f"kubernetes_cluster: {error.message}") from None
+        return given
 
     @validate("owner")
     def _validate_owner(self, proposal: Mapping[str, Any]) -> str:
@@ -365,6 +436,7 @@ def _options(text: str) -> dict[str, Any]:
 _PLAIN = {
     "owner": "up to 63 letters, digits, '.', '_' and '-', a letter or a digit first",
     "a unicode string": "some text",
+    "kubernetes_cluster": "a JSON object with the fields of a ClusterSpec",
     "a float": "a number",
     "an int": "a whole number",
     "an int or None": "a whole number",

@@ -1,4 +1,4 @@
-"""Clusters: the embedded Ray of this machine, or one that is there already.
+"""Clusters: the embedded Ray of this machine, one on Kubernetes, or one that is there already.
 
 Each back end is bound to one owner and does what :class:`ClusterBackend` says.
 """
@@ -9,8 +9,8 @@ import os
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import ClusterStartFailed
-from .connection import Connection
+from ..errors import OffloadError
+from .connection import Connection, read_connection
 
 if TYPE_CHECKING:
     from ..config import RayOffload
@@ -68,6 +68,10 @@ def open_backend(config: RayOffload) -> ClusterBackend:
     ClusterStartFailed
         This is a Kubernetes pod without a cluster in its configuration.
     """
+    if config.backend == "kubernetes" or (config.backend == "auto" and _kubernetes_pod(config)):
+        from .kubernetes import KubernetesBackend
+
+        return KubernetesBackend(config)
     given = bool(config.ray_address or config.connection_file)
     if config.backend == "address" or (config.backend == "auto" and given):
         from .address import AddressBackend
@@ -75,11 +79,31 @@ def open_backend(config: RayOffload) -> ClusterBackend:
         return AddressBackend(config)
     if config.backend == "auto" and os.environ.get("KUBERNETES_SERVICE_HOST"):
         # A Ray inside a small notebook pod would get the pod killed, with everything that is in it.
-        raise ClusterStartFailed(
-            "this is a Kubernetes pod, and no Ray cluster is configured for it",
-            "Set ray_address and store_url, or let your site grant the pod create, get, list, watch, patch "
-            "and delete on rayclusters.ray.io; backend='embedded' starts a Ray inside the pod all the same",
-        )
+        from .kubernetes import no_rights
+
+        raise no_rights("ask Kubernetes for anything: it has no token")
     from .local import LocalBackend
 
     return LocalBackend(config)
+
+
+def _kubernetes_pod(config: RayOffload) -> bool:
+    """Whether this is a pod with a service account, and no cluster is given that is there already.
+
+    What the account may do is asked when a cluster is wanted: it takes a request.
+    """
+    if not os.environ.get("KUBERNETES_SERVICE_HOST") or config.ray_address:
+        return False
+    from .kubeapi import ACCOUNT
+
+    return (ACCOUNT / "token").exists() and not _has_ray(config.connection_file)
+
+
+def _has_ray(file: str) -> bool:
+    """Whether a connection file says where a Ray is, and not only where the store is."""
+    if not file:
+        return False
+    try:
+        return bool(read_connection(os.path.expanduser(file)).info.address)
+    except (OffloadError, OSError):
+        return True  # the back end of addresses says what is wrong with it

@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..models import ClusterSpec, PodSpec, Volume, WorkerGroup
 
 __all__ = [
+    "ANNOTATION_CLUSTER",
     "CONNECTION_FILE",
     "LABEL_CLUSTER",
     "LABEL_OWNER",

@@ -9,6 +9,7 @@ import pytest
 from jupyter_rayoffload.clusters import ClusterBackend
 from jupyter_rayoffload.clusters.address import AddressBackend
 from jupyter_rayoffload.clusters.connection import read_connection
+from jupyter_rayoffload.clusters.kubernetes import KubernetesBackend
 from jupyter_rayoffload.clusters.local import LocalBackend
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.errors import UsageError
@@ -27,7 +28,7 @@ def backend(request: pytest.FixtureRequest, ray_cluster: RayCluster) -> ClusterB
     return make_backend(file.parents[1])
 
 
-@pytest.mark.parametrize("made", [LocalBackend, AddressBackend])
+@pytest.mark.parametrize("made", [LocalBackend, AddressBackend, KubernetesBackend])
 def test_it_has_the_whole_protocol(made: type) -> None:
     for name, method in inspect.getmembers(ClusterBackend, inspect.isfunction):
         if not name.startswith("_"):

@@ -1,0 +1,404 @@
+"""A RayCluster of KubeRay for one owner: made on first use, adopted, scaled, suspended, deleted.
+
+Kubernetes holds the truth: nothing is kept here that another kernel, or this one after a restart, would need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import (
+    ClusterError,
+    ClusterRefused,
+    ClusterStartFailed,
+    ClusterUnreachable,
+    UsageError,
+)
+from ..models import ClusterInfo, ClusterPhase, ClusterSpec
+from . import owner
+from .address import configured_store, configured_token
+from .conditions import Verdict, judged
+from .connection import Connection, read_connection
+from .kubeapi import EVENTS, PODS, RAYCLUSTERS, SECRETS, KubeApi
+from .kubeerrors import Conflict, NotThere
+from .local import look
+from .manifest import ANNOTATION_CLUSTER, CONNECTION_FILE, labels_of, object_name, ray_cluster
+from .observer import Observer, Seen, look_once, seen_of
+from .starting import TICK, Start
+
+if TYPE_CHECKING:
+    from ..config import RayOffload
+    from ..remote.signing import Signer
+    from . import OnChange
+
+__all__ = ["KubernetesBackend", "Reach", "in_cluster", "no_rights"]
+
+#: Gives the address of Ray's Jobs API from a RayCluster.
+Reach = Callable[[Mapping[str, Any]], str]
+#: How long a deletion may take, seconds: pods have 30 to end.
+DELETE_TIMEOUT = 100.0
+#: Key of Ray's token in KubeRay's Secret.
+_TOKEN = "auth_token"
+
+
+def in_cluster(cluster: Mapping[str, Any]) -> str:
+    """Give the address as pods reach it: the head's service, by its DNS name."""
+    metadata = cluster["metadata"]
+    return f"http://{metadata['name']}-head-svc.{metadata['namespace']}.svc:8265"
+
+
+def no_rights(missing: str = "") -> ClusterStartFailed:
+    """Say what a pod needs so that its jobs can run, where it has no way to a cluster."""
+    return ClusterStartFailed(
+        "this is a Kubernetes pod, and no Ray cluster is configured for it"
+        + (f"; its service account may not {missing}" if missing else ""),
+        "Set ray_address and store_url, or let your site grant the pod create, get, list, watch, patch "
+        "and delete on rayclusters.ray.io; backend='embedded' starts a Ray inside the pod all the same",
+    )
+
+
+class KubernetesBackend:
+    """The back end of RayClusters in one namespace.
+
+    Store, owner's key and name come from `connection_file`, whose content is also in the Secret
+    `store_secret` of the cluster's specification, which is mounted in Ray pods.
+
+    Parameters
+    ----------
+    config : RayOffload
+    reach : callable, optional
+        How Ray is reached from here; by default as from a pod of the same Kubernetes.
+    """
+
+    def __init__(self, config: RayOffload, reach: Reach = in_cluster) -> None:
+        self.config = config
+        self.reach = reach
+        self.api = KubeApi(config.kubeconfig, config.namespace)
+        self.known: dict[str, Connection] = {}
+
+    def signer(self) -> Signer:
+        """See :class:`.ClusterBackend`."""
+        return owner.signer(self._configured().key)
+
+    async def ensure(self, spec: ClusterSpec, on_change: OnChange | None = None) -> Connection:
+        """Adopt the cluster, resume it or make it, and wait until Ray and the store answer.
+
+        Raises
+        ------
+        UsageError
+            The settings are not complete.
+        ClusterStartFailed
+            It has not come up in time, or waiting would not help.
+        ClusterRefused
+            This account lacks a right, which is named.
+        ClusterUnreachable, ClusterMismatch, ClusterError
+        StoreRefused, StoreError
+        """
+        spec = self._whole(spec)
+        way = self._configured(spec)
+        api = await self.api.open()
+        body = ray_cluster(spec, self.config.owner, api.namespace)
+        await self._may_create()
+        start = Start(self, spec.name, body, way, on_change)
+        limit = self.config.kubernetes_start_timeout
+        try:
+            connection = await asyncio.wait_for(start.run(), limit)
+        except asyncio.TimeoutError:
+            raise ClusterStartFailed(
+                f"cluster {spec.name!r} is not ready after {limit:.0f} s: {start.last.reason}",
+                start.last.detail
+                or "kubernetes_start_timeout gives it more time; %ray cluster down removes it",
+            ) from None
+        self.known[spec.name] = connection
+        return connection
+
+    async def get(self, name: str = "default") -> ClusterInfo:
+        """See :class:`.ClusterBackend`."""
+        await self.api.open()
+        try:
+            seen = await look_once(self.api, self._object(name))
+        except ClusterUnreachable:
+            seen = Seen(silent_since=self.api.silent_since or time.time())
+        return await self._with_ray(self.info(name, seen), seen)
+
+    async def list(self) -> list[ClusterInfo]:
+        """See :class:`.ClusterBackend`."""
+        api = await self.api.open()
+        found, _ = await api.list(RAYCLUSTERS, labelSelector=_selector(labels_of(self.config.owner)))
+        if not found:
+            return []
+        names = ",".join(cluster["metadata"]["name"] for cluster in found)
+        (pods, _), (events, _) = await asyncio.gather(
+            api.list(PODS, labelSelector=f"ray.io/cluster in ({names})"), api.list(EVENTS)
+        )
+        seen = [seen_of(cluster, pods, events) for cluster in found]
+        return list(await asyncio.gather(*(self._with_ray(self.info(_name(s), s), s) for s in seen)))
+
+    async def scale(self, name: str, workers: int) -> ClusterInfo:
+        """Give the first worker group so many workers."""
+        return await self.scale_group(name, "", workers)
+
+    async def scale_group(self, name: str, group: str, workers: int) -> ClusterInfo:
+        """Give a worker group so many workers.
+
+        Parameters
+        ----------
+        name, group : str
+            Empty for the first group.
+        workers : int
+
+        Raises
+        ------
+        UsageError
+            There is no such cluster or group, or Ray's autoscaler decides.
+        """
+        if workers < 0:
+            raise UsageError(f"{workers} workers cannot be", "It is a number from 0 on")
+        for _ in range(5):  # KubeRay writes into the object too
+            cluster = await self._there(name)
+            groups = _scaled(cluster, name, group, workers)
+            version = cluster["metadata"]["resourceVersion"]
+            body = {"metadata": {"resourceVersion": version}, "spec": {"workerGroupSpecs": groups}}
+            try:
+                await self.api.patch(RAYCLUSTERS, cluster["metadata"]["name"], body)
+            except (Conflict, NotThere):
+                continue
+            return await self.get(name)
+        raise ClusterError(f"cluster {name!r} changes all the time", "Try again in a moment")
+
+    async def suspend(self, name: str) -> ClusterInfo:
+        """End all pods of the cluster, and keep its object."""
+        return await self._set_suspend(name, True)
+
+    async def resume(self, name: str) -> ClusterInfo:
+        """Take back :meth:`suspend`."""
+        return await self._set_suspend(name, False)
+
+    async def delete(self, name: str = "default") -> None:
+        """Remove the cluster, and return when it is gone with its pods.
+
+        Raises
+        ------
+        ClusterError
+            It is not gone in time; the message says what holds it.
+        """
+        self.known.pop(name, None)
+        try:
+            cluster = await self._there(name)
+            uid = cluster["metadata"]["uid"]
+            await self.api.delete(RAYCLUSTERS, cluster["metadata"]["name"], uid)
+        except (UsageError, NotThere, Conflict):
+            return  # there is none, or it is another one by now
+        holding = [cluster]
+        try:
+            await asyncio.wait_for(
+                _until_gone(self.api, cluster["metadata"]["name"], uid, holding), DELETE_TIMEOUT
+            )
+        except asyncio.TimeoutError:
+            finalizers = ", ".join(holding[-1]["metadata"].get("finalizers", ())) or "its pods"
+            raise ClusterError(
+                f"cluster {name!r} is being deleted, and not gone after {DELETE_TIMEOUT:.0f} s: it waits for "
+                f"{finalizers}",
+                f"kubectl describe raycluster {cluster['metadata']['name']} shows what holds it",
+            ) from None
+
+    async def watch(self, name: str = "default") -> AsyncIterator[ClusterInfo]:
+        """See :class:`.ClusterBackend`; Kubernetes tells of changes, Ray is asked every few seconds."""
+        await self.api.open()
+        last = None
+        async with Observer(self.api, self._object(name)) as observer:
+            while True:
+                seen = await observer.next(TICK)
+                info = await self._with_ray(self.info(name, seen), seen)
+                if info != last:
+                    yield info
+                    last = info
+
+    async def aclose(self) -> None:
+        """Close the connections; the clusters stay."""
+        await self.api.aclose()
+
+    # ------------------------------------------------------------------ what the settings say
+
+    def _whole(self, spec: ClusterSpec) -> ClusterSpec:
+        """Give the specification that the settings have for a cluster of which only the name is given."""
+        if spec.image:
+            return spec
+        config = self.config
+        made = ClusterSpec.from_json(config.kubernetes_cluster)
+        return made.replace(
+            name=spec.name,
+            profile=spec.profile or made.profile,
+            image=made.image or config.image,
+            ray=made.ray or config.ray_version,
+        )
+
+    def _configured(self, spec: ClusterSpec | None = None) -> Connection:
+        """Give the way to the store, which is there before the cluster."""
+        config = self.config
+        if not config.connection_file:
+            raise UsageError(
+                "there is no connection_file: it says where the store of the clusters is, and whose it is",
+                "docs/clusters.md says how to write it; the Secret store_secret brings the same to Ray pods",
+            )
+        try:
+            there = read_connection(Path(config.connection_file).expanduser())
+        except FileNotFoundError:
+            raise UsageError(
+                f"the connection file {config.connection_file} is not here", "Correct connection_file"
+            ) from None
+        file = Path(CONNECTION_FILE) if spec and spec.store_secret else there.file
+        return dataclasses.replace(there, store=configured_store(config, there.store), file=file)
+
+    async def _may_create(self) -> None:
+        """Where nobody has asked for Kubernetes by name, an account without rights is no error of its own."""
+        if self.config.backend != "auto":
+            return
+        if not await self.api.may("create", RAYCLUSTERS):
+            raise no_rights(f"create rayclusters.ray.io in the namespace {self.api.namespace}")
+
+    # ------------------------------------------------------------------ what Kubernetes says
+
+    def _object(self, name: str) -> str:
+        return object_name(self.config.owner, name or "default")
+
+    async def _there(self, name: str) -> dict[str, Any]:
+        """Give the object of a cluster that must be there, and ours."""
+        api = await self.api.open()
+        try:
+            cluster = await api.get(RAYCLUSTERS, self._object(name))
+        except NotThere:
+            raise UsageError(f"there is no cluster {name!r}", "%ray cluster up makes it") from None
+        self.check_owner(cluster)
+        return cluster
+
+    def check_owner(self, cluster: Mapping[str, Any]) -> None:
+        """Refuse an object that another owner, or somebody by hand, has made under our name."""
+        metadata = cluster["metadata"]
+        if not labels_of(self.config.owner).items() <= metadata.get("labels", {}).items():
+            raise ClusterRefused(
+                f"the RayCluster {metadata['name']} lacks the label of its owner, {self.config.owner!r}",
+                "Delete it with kubectl if nobody needs it, or use another name: --cluster NAME",
+            )
+
+    async def _set_suspend(self, name: str, suspend: bool) -> ClusterInfo:
+        cluster = await self._there(name)
+        try:
+            await self.api.patch(RAYCLUSTERS, cluster["metadata"]["name"], {"spec": {"suspend": suspend}})
+        except NotThere:
+            raise UsageError(f"there is no cluster {name!r}", "%ray cluster up makes it") from None
+        return await self.get(name)
+
+    def info(self, name: str, seen: Seen, verdict: Verdict | None = None) -> ClusterInfo:
+        """Give what is seen as people see it."""
+        if seen.silent_since is not None:
+            return self.silent(name, seen.silent_since)
+        verdict = verdict or judged(seen.cluster, seen.pods, seen.events, time.time())
+        cluster, running = seen.cluster, verdict.phase is ClusterPhase.RUNNING
+        return ClusterInfo(
+            name=name,
+            kind="kubernetes",
+            phase=verdict.phase,
+            reason=verdict.reason,
+            detail=verdict.detail,
+            address=self.reach(cluster) if cluster and running else "",
+            ray=str(cluster["spec"].get("rayVersion", "")) if cluster else "",
+            since=verdict.since,
+        )
+
+    def silent(self, name: str, since: float) -> ClusterInfo:
+        """Give what can be said of a cluster while Kubernetes says nothing."""
+        when = time.strftime("%H:%M:%S", time.localtime(since))
+        known = self.known.get(name)
+        return (known.info if known else ClusterInfo(name=name, kind="kubernetes")).replace(
+            phase=ClusterPhase.UNKNOWN,
+            reason=f"The Kubernetes API server does not answer since {when}",
+            detail="Jobs that run go on",
+            since=since,
+        )
+
+    # ------------------------------------------------------------------ what Ray says
+
+    async def _with_ray(self, info: ClusterInfo, seen: Seen) -> ClusterInfo:
+        """Give `info` with what the head says, where there is one."""
+        if info.phase is not ClusterPhase.RUNNING or seen.cluster is None:
+            return info
+        try:
+            token = await self.token(seen.cluster)
+        except (ClusterError, NotThere) as error:
+            return info.replace(phase=ClusterPhase.UNKNOWN, reason=str(error))
+        return await look(info, token)
+
+    async def token(self, cluster: Mapping[str, Any]) -> str:
+        """Give Ray's token: as configured, or from the Secret.
+
+        Raises
+        ------
+        NotThere
+            KubeRay has not made the Secret yet.
+        ClusterRefused, ClusterError
+        """
+        if configured := configured_token(self.config):
+            return configured
+        name = cluster["spec"].get("authOptions", {}).get("secretName") or cluster["metadata"]["name"]
+        secret = await self.api.get(SECRETS, name)
+        try:
+            return base64.b64decode(secret["data"][_TOKEN]).decode()
+        except (KeyError, TypeError, binascii.Error, UnicodeDecodeError):
+            raise ClusterError(
+                f"the Secret {name} has no token of Ray under {_TOKEN}",
+                "Correct token_secret in the settings",
+            ) from None
+
+
+async def _until_gone(api: KubeApi, name: str, uid: str, holding: list[Any]) -> None:
+    """Wait until the object of this uid is gone; what is left of it is put into `holding`."""
+    async with Observer(api, name) as observer:
+        while True:
+            seen = await observer.next(TICK)
+            if seen.silent_since is not None:
+                continue
+            if seen.cluster is None or seen.cluster["metadata"]["uid"] != uid:
+                return
+            holding.append(seen.cluster)
+
+
+def _name(seen: Seen) -> str:
+    assert seen.cluster is not None
+    annotations = seen.cluster["metadata"].get("annotations", {})
+    return str(annotations.get(ANNOTATION_CLUSTER) or seen.cluster["metadata"]["name"])
+
+
+def _selector(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in labels.items())
+
+
+def _scaled(cluster: Mapping[str, Any], name: str, group: str, workers: int) -> list[dict[str, Any]]:
+    """Give the worker groups of a cluster, one of them with so many workers."""
+    spec = cluster["spec"]
+    if spec.get("enableInTreeAutoscaling"):
+        raise UsageError(
+            f"Ray's autoscaler decides how many workers cluster {name!r} has",
+            "Ask for what the cell needs with --cpus, --gpus or --memory",
+        )
+    groups = [dict(entry) for entry in spec.get("workerGroupSpecs", ())]
+    for entry in groups:
+        if group in ("", entry["groupName"]):
+            # Without an autoscaler KubeRay keeps replicas between these two; nothing else uses them.
+            low, high = entry.get("minReplicas", 0), entry.get("maxReplicas", workers)
+            entry.update(replicas=workers, minReplicas=min(low, workers), maxReplicas=max(high, workers))
+            return groups
+    known = ", ".join(entry["groupName"] for entry in groups)
+    raise UsageError(
+        f"cluster {name!r} has no worker group {group!r}" if group else f"cluster {name!r} has no workers",
+        f"It has: {known}"
+        if known
+        else "Give it groups in kubernetes_cluster, then %ray cluster down and up",
+    )

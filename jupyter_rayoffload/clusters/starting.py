@@ -1,0 +1,173 @@
+"""A RayCluster on its way up: made, awaited or resumed, until Ray and the store answer."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import (
+    ClusterError,
+    ClusterMismatch,
+    ClusterRefused,
+    ClusterStartFailed,
+    ClusterUnreachable,
+    StoreUnreachable,
+)
+from ..models import ClusterInfo, ClusterPhase
+from . import owner
+from .address import check_ray
+from .conditions import judged
+from .kubeapi import RAYCLUSTERS
+from .kubeerrors import Conflict, NotThere
+from .local import look
+from .observer import Observer, Seen
+
+if TYPE_CHECKING:
+    from . import OnChange
+    from .connection import Connection
+    from .kubernetes import KubernetesBackend
+
+__all__ = ["TICK", "Start"]
+
+#: Seconds between two looks at what no watch tells: the time itself, and what Ray says.
+TICK = 5.0
+#: The same while a head that is ready does not answer yet.
+SHORT_TICK = 0.5
+#: How long an API server that has never answered is waited for, seconds: its address may be wrong.
+FIRST_ANSWER = 30.0
+#: Kueue suspends what waits in its queue, and resumes it when its turn comes.
+_QUEUE = "kueue.x-k8s.io/queue-name"
+
+
+class Start:
+    """One cluster on its way up.
+
+    Parameters
+    ----------
+    backend : KubernetesBackend
+    name : str
+        Of the cluster.
+    body : Mapping
+        The RayCluster, if it has to be made.
+    way : Connection
+        The way to the store.
+    on_change : callable, optional
+    """
+
+    def __init__(
+        self,
+        backend: KubernetesBackend,
+        name: str,
+        body: Mapping[str, Any],
+        way: Connection,
+        on_change: OnChange | None,
+    ) -> None:
+        self._backend, self._name, self._body, self._way = backend, name, body, way
+        self._on_change = on_change
+        self._api = backend.api
+        self._answered, self._began = False, time.monotonic()
+        self.last = ClusterInfo(name=name, kind="kubernetes", reason="Kubernetes has not answered yet")
+
+    async def run(self) -> Connection:
+        """Go on until Ray and the store answer."""
+        async with Observer(self._api, self._body["metadata"]["name"]) as observer:
+            within = TICK
+            while True:
+                found = await self._step(await observer.next(within))
+                if not isinstance(found, ClusterInfo):
+                    self._tell(found.info)
+                    return found
+                self._tell(found)
+                # Whether Ray answers, no watch tells: it is asked often, for the short while that it takes.
+                within = SHORT_TICK if found.address else TICK
+
+    async def _step(self, seen: Seen) -> ClusterInfo | Connection:
+        """Do what can be done now; give how far it has come."""
+        if seen.silent_since is not None:
+            return await self._without_kubernetes(seen.silent_since)
+        self._answered = True
+        if seen.cluster is None:
+            return await self._create()
+        self._backend.check_owner(seen.cluster)
+        if seen.cluster["metadata"].get("deletionTimestamp"):
+            return self._starting("The cluster that was there is being deleted")
+        if seen.cluster["spec"].get("suspend"):
+            return await self._resume(seen.cluster)
+        verdict = judged(seen.cluster, seen.pods, seen.events, time.time())
+        if verdict.hopeless:
+            raise ClusterStartFailed(
+                f"cluster {self._name!r} cannot start: {verdict.reason}",
+                (f"{verdict.detail}. " if verdict.detail else "")
+                + "%ray cluster down removes it; %ray cluster up makes it anew from the settings",
+            )
+        info = self._backend.info(self._name, seen, verdict)
+        return await self._connect(seen.cluster, info) if info.phase is ClusterPhase.RUNNING else info
+
+    async def _create(self) -> ClusterInfo:
+        try:
+            await self._api.create(RAYCLUSTERS, self._body)
+        except Conflict:
+            pass  # another kernel was faster, or an old one is not gone yet: the watch will tell
+        except ClusterUnreachable:
+            pass  # it may have got through: the next look tells
+        return self._starting("Creating the cluster")
+
+    async def _resume(self, cluster: Mapping[str, Any]) -> ClusterInfo:
+        if _QUEUE in cluster["metadata"].get("labels", {}):
+            return self._starting("Waiting in the queue of your site (Kueue)")
+        try:
+            await self._api.patch(RAYCLUSTERS, cluster["metadata"]["name"], {"spec": {"suspend": False}})
+        except (NotThere, ClusterUnreachable):
+            pass  # the watch tells what is there now
+        return self._starting("Resuming the cluster")
+
+    async def _connect(self, cluster: Mapping[str, Any], info: ClusterInfo) -> ClusterInfo | Connection:
+        """Give the way there if Ray and the store answer."""
+        from ..rayapi import RayClient
+
+        limit = self._backend.config.check_timeout
+        waiting = info.replace(phase=ClusterPhase.STARTING)
+        try:
+            token = await self._backend.token(cluster)
+            async with RayClient(info.address, token) as client:
+                info = await asyncio.wait_for(check_ray(client, info), limit)
+            connection = dataclasses.replace(self._way, info=info, ray_token=token)
+            await owner.check_store(connection, limit)
+        except (ClusterRefused, ClusterMismatch):
+            raise
+        except NotThere:
+            return waiting.replace(reason="Waiting for the token that KubeRay makes")
+        except asyncio.TimeoutError:
+            return waiting.replace(reason="The head is ready; Ray is slow to answer")
+        except ClusterError as error:
+            return waiting.replace(
+                reason="The head is ready; Ray does not answer yet",
+                detail=f"{error.message}. A NetworkPolicy must let this pod reach port 8265 of the head",
+            )
+        except StoreUnreachable as error:
+            return waiting.replace(reason="Ray is ready; waiting for the store", detail=str(error))
+        return connection
+
+    async def _without_kubernetes(self, since: float) -> ClusterInfo | Connection:
+        """Use a cluster that is known and answers: it needs no Kubernetes to run jobs."""
+        known = self._backend.known.get(self._name)
+        if known and (await look(known.info, known.ray_token)).session:
+            return known
+        if not self._answered and time.monotonic() - self._began > FIRST_ANSWER:
+            raise ClusterUnreachable(
+                f"the Kubernetes API server has not answered within {FIRST_ANSWER:.0f} s",
+                "See whether kubectl reaches it; kubeconfig says where it is",
+            )
+        return self._backend.silent(self._name, since)
+
+    def _starting(self, reason: str) -> ClusterInfo:
+        return ClusterInfo(name=self._name, kind="kubernetes", phase=ClusterPhase.STARTING, reason=reason)
+
+    def _tell(self, info: ClusterInfo) -> None:
+        changed = info != self.last
+        self.last = info
+        if changed and self._on_change:
+            self._on_change(info)

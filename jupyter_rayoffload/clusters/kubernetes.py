@@ -82,6 +82,7 @@ class KubernetesBackend:
         self.reach = reach
         self.api = KubeApi(config.kubeconfig, config.namespace)
         self.known: dict[str, Connection] = {}
+        self._tokens: dict[str, str] = {}
 
     def signer(self) -> Signer:
         """See :class:`.ClusterBackend`."""
@@ -330,11 +331,17 @@ class KubernetesBackend:
         """Give `info` with what the head says, where there is one."""
         if info.phase is not ClusterPhase.RUNNING or seen.cluster is None:
             return info
+        uid = seen.cluster["metadata"]["uid"]
         try:
-            token = await self.token(seen.cluster)
+            token = self._tokens.get(uid) or await self.token(seen.cluster)
+        except ClusterUnreachable:
+            return self.silent(info.name, self.api.silent_since or time.time())
         except (ClusterError, NotThere) as error:
             return info.replace(phase=ClusterPhase.UNKNOWN, reason=str(error))
-        return await look(info, token)
+        looked = await look(info, token)
+        # One that does not answer may have another token by now.
+        self._tokens = {**self._tokens, uid: token if looked.session else ""}
+        return looked
 
     async def token(self, cluster: Mapping[str, Any]) -> str:
         """Give Ray's token: as configured, or from the Secret.

@@ -174,7 +174,10 @@ class FakeKubernetes:
         if waiting := self.answers.get(asked):
             return waiting.pop(0)()
         if verb == "WATCH":
-            return await self._watch(request, plural)
+            try:
+                return await self._watch(request, plural)
+            except ConnectionResetError:
+                return web.Response()  # whoever listened has gone
         if verb == "LIST":
             items = [o for (p, _), o in self.objects.items() if p == plural and _selected(o, request)]
             return web.json_response({"items": items, "metadata": {"resourceVersion": str(self.version)}})

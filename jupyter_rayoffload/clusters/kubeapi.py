@@ -72,6 +72,7 @@ class KubeApi:
         #: Since when the server has not answered; None while it does.
         self.silent_since: float | None = None
         self._client: Any = None
+        self._retired: list[Any] = []
         self._opening = asyncio.Lock()
 
     async def open(self) -> KubeApi:
@@ -90,9 +91,17 @@ class KubeApi:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        clients, self._client, self._retired = [*self._retired, self._client], None, []
+        for client in clients:
+            if client is not None:
+                await client.close()
+
+    async def _renew(self, used: Any) -> None:
+        """Read the credential again, as tokens expire; who is in the middle of a watch stays there."""
+        async with self._opening:
+            if self._client is used:
+                self._retired.append(used)
+                self._client = await self._authenticated()
 
     async def list(self, resource: Resource, **selectors: str) -> tuple[list[dict[str, Any]], str]:
         """Give the objects, and the version from which to watch.
@@ -246,7 +255,8 @@ class KubeApi:
         await self.open()
         deadline, renewed = time.monotonic() + _PATIENCE, False
         while True:
-            status, answer = await self._send(method, path, query, body, content, silence)
+            client = self._client
+            status, answer = await self._send(client, method, path, query, body, content, silence)
             if status < 300:
                 return answer
             status_object = await _read_status(answer)
@@ -254,14 +264,14 @@ class KubeApi:
             if pause is not None and time.monotonic() + pause < deadline:
                 await asyncio.sleep(pause)
             elif status == 401 and not renewed:
-                renewed = True  # tokens of cloud providers expire
-                await self.aclose()
-                await self.open()
+                renewed = True
+                await self._renew(client)
             else:
                 raise refusal(status, status_object)
 
     async def _send(
         self,
+        client: Any,
         method: str,
         path: str,
         query: Mapping[str, str],
@@ -276,7 +286,7 @@ class KubeApi:
         else:
             limit = aiohttp.ClientTimeout(total=_QUICK)
         try:
-            request = await self._client.param_serialize(
+            request = await client.param_serialize(
                 method=method,
                 resource_path=path,
                 query_params=list(query.items()),
@@ -284,7 +294,7 @@ class KubeApi:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = (await self._client.call_api(*request, _request_timeout=limit)).response
+            answer = (await client.call_api(*request, _request_timeout=limit)).response
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             raise self._silent(error) from None
         if answer.status >= 500 and "Retry-After" not in answer.headers:

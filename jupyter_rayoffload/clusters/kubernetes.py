@@ -192,10 +192,10 @@ class KubernetesBackend:
         """
         self.known.pop(name, None)
         try:
-            cluster = await self._there(name)
+            cluster = await self._find(name)
             uid = cluster["metadata"]["uid"]
             await self.api.delete(RAYCLUSTERS, cluster["metadata"]["name"], uid)
-        except (UsageError, NotThere, Conflict):
+        except (NotThere, Conflict):
             return  # there is none, or it is another one by now
         holding = [cluster]
         try:
@@ -262,7 +262,11 @@ class KubernetesBackend:
         """Where nobody has asked for Kubernetes by name, an account without rights is no error of its own."""
         if self.config.backend != "auto":
             return
-        if not await self.api.may("create", RAYCLUSTERS):
+        try:
+            may = await self.api.may("create", RAYCLUSTERS)
+        except ClusterUnreachable:
+            return  # whoever looks for the cluster next says so, and knows what to do
+        if not may:
             raise no_rights(f"create rayclusters.ray.io in the namespace {self.api.namespace}")
 
     # ------------------------------------------------------------------ what Kubernetes says
@@ -270,15 +274,19 @@ class KubernetesBackend:
     def _object(self, name: str) -> str:
         return object_name(self.config.owner, name or "default")
 
-    async def _there(self, name: str) -> dict[str, Any]:
-        """Give the object of a cluster that must be there, and ours."""
+    async def _find(self, name: str) -> dict[str, Any]:
+        """Give the object of a cluster, which must be ours."""
         api = await self.api.open()
-        try:
-            cluster = await api.get(RAYCLUSTERS, self._object(name))
-        except NotThere:
-            raise UsageError(f"there is no cluster {name!r}", "%ray cluster up makes it") from None
+        cluster = await api.get(RAYCLUSTERS, self._object(name))
         self.check_owner(cluster)
         return cluster
+
+    async def _there(self, name: str) -> dict[str, Any]:
+        """Give the object of a cluster that must be there, and ours."""
+        try:
+            return await self._find(name)
+        except NotThere:
+            raise UsageError(f"there is no cluster {name!r}", "%ray cluster up makes it") from None
 
     def check_owner(self, cluster: Mapping[str, Any]) -> None:
         """Refuse an object that another owner, or somebody by hand, has made under our name."""

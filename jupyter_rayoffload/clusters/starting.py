@@ -69,6 +69,7 @@ class Start:
         self._on_change = on_change
         self._api = backend.api
         self._answered, self._began = False, time.monotonic()
+        self._created, self._resumed = 0.0, ""
         self.last = ClusterInfo(name=name, kind="kubernetes", reason="Kubernetes has not answered yet")
 
     async def run(self) -> Connection:
@@ -91,6 +92,7 @@ class Start:
         self._answered = True
         if seen.cluster is None:
             return await self._create()
+        self._created = 0.0
         self._backend.check_owner(seen.cluster)
         if seen.cluster["metadata"].get("deletionTimestamp"):
             return self._starting("The cluster that was there is being deleted")
@@ -107,21 +109,26 @@ class Start:
         return await self._connect(seen.cluster, info) if info.phase is ClusterPhase.RUNNING else info
 
     async def _create(self) -> ClusterInfo:
-        try:
-            await self._api.create(RAYCLUSTERS, self._body)
-        except Conflict:
-            pass  # another kernel was faster, or an old one is not gone yet: the watch will tell
-        except ClusterUnreachable:
-            pass  # it may have got through: the next look tells
+        # What was created a moment ago, the watch is about to tell.
+        if time.monotonic() - self._created > TICK:
+            try:
+                await self._api.create(RAYCLUSTERS, self._body)
+            except (Conflict, ClusterUnreachable):
+                # Another kernel was faster, an old one is not gone yet, or the answer got lost.
+                pass  # the watch will tell which
+            self._created = time.monotonic()
         return self._starting("Creating the cluster")
 
     async def _resume(self, cluster: Mapping[str, Any]) -> ClusterInfo:
-        if _QUEUE in cluster["metadata"].get("labels", {}):
+        metadata = cluster["metadata"]
+        if _QUEUE in metadata.get("labels", {}):
             return self._starting("Waiting in the queue of your site (Kueue)")
-        try:
-            await self._api.patch(RAYCLUSTERS, cluster["metadata"]["name"], {"spec": {"suspend": False}})
-        except (NotThere, ClusterUnreachable):
-            pass  # the watch tells what is there now
+        if self._resumed != metadata["resourceVersion"]:
+            try:
+                await self._api.patch(RAYCLUSTERS, metadata["name"], {"spec": {"suspend": False}})
+                self._resumed = metadata["resourceVersion"]
+            except (NotThere, ClusterUnreachable):
+                pass  # the watch tells what is there now
         return self._starting("Resuming the cluster")
 
     async def _connect(self, cluster: Mapping[str, Any], info: ClusterInfo) -> ClusterInfo | Connection:

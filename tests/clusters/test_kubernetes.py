@@ -188,6 +188,7 @@ async def test_a_suspended_one_is_resumed(ground: Ground) -> None:
     assert not (await backend.get("default")).address
     heard: list[ClusterInfo] = []
     await ground.backend().ensure(SPEC, heard.append)
+    assert ground.server.requests.count("PATCH rayclusters") == 2  # suspended once, resumed once
     assert heard[0].reason == "Resuming the cluster" and heard[-1].phase is ClusterPhase.RUNNING
     assert ground.server.cluster()["spec"]["suspend"] is False
     await backend.suspend("default")
@@ -355,12 +356,25 @@ async def test_what_an_expired_watch_has_missed_is_seen(ground: Ground) -> None:
     await watching.aclose()
 
 
+@pytest.mark.asyncio
+async def test_a_credential_that_has_expired_is_read_again(ground: Ground) -> None:
+    backend = ground.backend()
+    watching = backend.watch("default")
+    assert (await anext(watching)).phase is ClusterPhase.NONE
+    expired = [lambda: web.json_response(status(401, "Unauthorized"), status=401)]
+    ground.server.answers["LIST rayclusters"] = expired
+    assert await backend.list() == []
+    await backend.ensure(SPEC)
+    assert (await asyncio.wait_for(anext(watching), 10)).phase is not ClusterPhase.NONE, "it watches still"
+    await watching.aclose()
+
+
 # ---------------------------------------------------------------------- a server that vanishes
 
 
 @pytest.mark.asyncio
 async def test_a_server_that_vanishes_is_told_since_when_and_jobs_go_on(ground: Ground) -> None:
-    backend = ground.backend()
+    backend = ground.backend(backend="auto")
     connection = await backend.ensure(SPEC)
     watching = backend.watch("default")
     assert (await anext(watching)).phase is ClusterPhase.RUNNING
@@ -548,8 +562,9 @@ async def test_settings_that_are_not_complete(ground: Ground, monkeypatch: pytes
         await ground.backend(connection_file="").ensure(SPEC)
     with pytest.raises(UsageError, match="is not here"):
         ground.backend(connection_file="/absent").signer()
-    with pytest.raises(UsageError, match="there is no credential for Kubernetes"):
-        await ground.backend(kubeconfig="/absent").get("default")
+    for call in ("get", "delete", "suspend"):
+        with pytest.raises(UsageError, match="there is no credential for Kubernetes"):
+            await getattr(ground.backend(kubeconfig="/absent"), call)("default")
     monkeypatch.setitem(sys.modules, "kubernetes.aio.config", None)
     with pytest.raises(UsageError, match=r'pip install "jupyter_rayoffload\[kubernetes\]"'):
         await ground.backend().get("default")

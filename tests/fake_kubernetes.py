@@ -51,6 +51,7 @@ class FakeKubernetes:
         #: What the next requests of a kind, "POST rayclusters", are answered.
         self.answers: dict[str, list[Callable[[], web.Response]]] = {}
         self.requests: list[str] = []
+        self.hanging = False  # it takes requests and does not answer them
         self.operator = True  # KubeRay is there
         self.posts_at_once = 1  # creations are held back until so many have come
         self.slow_delete = False  # a deleted object stays until `remove`
@@ -171,6 +172,8 @@ class FakeKubernetes:
         verb = "WATCH" if "watch" in request.query else "LIST" if request.method == "GET" and not name else ""
         asked = f"{verb or request.method} {plural}"
         self.requests.append(asked)
+        if self.hanging:
+            await asyncio.sleep(3600)
         if waiting := self.answers.get(asked):
             return waiting.pop(0)()
         if verb == "WATCH":

@@ -7,7 +7,7 @@ import json
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -294,7 +294,7 @@ class KubeApi:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = (await client.call_api(*request, _request_timeout=limit)).response
+            answer = await _begun(client.call_api(*request, _request_timeout=limit))
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             raise self._silent(error) from None
         if answer.status >= 500 and "Retry-After" not in answer.headers:
@@ -330,6 +330,27 @@ class KubeApi:
                 "Set kubeconfig to the file that kubectl uses, or give the pod a service account",
             ) from None
         return client.ApiClient(settings)
+
+
+async def _begun(call: Coroutine[Any, Any, Any]) -> Any:
+    """Give an answer as soon as it begins: a watch goes on for minutes, but it begins at once."""
+    task = asyncio.ensure_future(call)
+    try:
+        # Unlike asyncio.wait_for (https://github.com/python/cpython/issues/86296) this loses no cancellation.
+        await asyncio.wait({task}, timeout=_QUICK)
+        if task.done():
+            return task.result().response
+        raise asyncio.TimeoutError
+    except BaseException:
+        task.cancel()
+        task.add_done_callback(_drop)
+        raise
+
+
+def _drop(task: asyncio.Future[Any]) -> None:
+    """Close an answer for which nobody waits any more."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().response.close()
 
 
 def _load_library() -> None:

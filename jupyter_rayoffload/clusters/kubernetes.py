@@ -107,16 +107,7 @@ class KubernetesBackend:
         api = await self.api.open()
         body = ray_cluster(spec, self.config.owner, api.namespace)
         await self._may_create()
-        start = Start(self, spec.name, body, way, on_change)
-        limit = self.config.kubernetes_start_timeout
-        try:
-            connection = await asyncio.wait_for(start.run(), limit)
-        except asyncio.TimeoutError:
-            raise ClusterStartFailed(
-                f"cluster {spec.name!r} is not ready after {limit:.0f} s: {start.last.reason}",
-                start.last.detail
-                or "kubernetes_start_timeout gives it more time; %ray cluster down removes it",
-            ) from None
+        connection = await Start(self, spec.name, body, way, on_change).run()
         self.known[spec.name] = connection
         return connection
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,7 @@ class _Table:
         self.resource, self.matters, self.selectors = resource, matters, selectors
         self.objects: dict[str, Json] = {}
         self.version = ""  # from which to watch; empty: list first
+        self.silent_since: float | None = None
 
     def fill(self, objects: Iterable[Json]) -> None:
         self.objects = {o["metadata"]["uid"]: o for o in objects if self.matters(o)}
@@ -137,14 +139,21 @@ class Observer:
             The account lacks a right, or there is no KubeRay.
         """
         while True:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), within)
-            self._changed.clear()
+            await self._wait(within)
             for task in self._tasks:
                 if task.done():
                     task.result()
-            if self._api.silent_since is not None or all(table.version for table in self._tables):
+            if self._silent_since() is not None or all(table.version for table in self._tables):
                 return self._seen()
+
+    async def _wait(self, within: float) -> None:
+        # Unlike asyncio.wait_for (https://github.com/python/cpython/issues/86296) this loses no cancellation.
+        changed = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait({changed}, timeout=within)
+        finally:
+            changed.cancel()
+        self._changed.clear()
 
     def _seen(self) -> Seen:
         clusters = list(self._cluster.objects.values())
@@ -152,8 +161,11 @@ class Observer:
             clusters[-1] if clusters else None,
             self._pods.objects.values(),
             self._events.objects.values(),
-            self._api.silent_since,
+            self._silent_since(),
         )
+
+    def _silent_since(self) -> float | None:
+        return min((t.silent_since for t in self._tables if t.silent_since is not None), default=None)
 
     async def _follow(self, table: _Table) -> None:
         """Keep a table up to date until this is cancelled or refused."""
@@ -166,6 +178,7 @@ class Observer:
                 except Outdated:
                     table.version = ""
                 except ClusterUnreachable:
+                    table.silent_since = table.silent_since or self._api.silent_since or time.time()
                     self._changed.set()
                 failures = 0 if loop.time() - began > _SOUND else failures + 1
                 if failures:
@@ -180,10 +193,12 @@ class Observer:
             table.version = version
             self._changed.set()
         async with self._api.watch(table.resource, table.version, **table.selectors) as told:
-            self._changed.set()  # it may have been silent until now
-            async for kind, entry in told:
-                if table.take(kind, entry):
-                    self._changed.set()
+            table.silent_since = None
+            self._changed.set()
+            with contextlib.suppress(ClusterUnreachable):  # whether it is the server, the next attempt shows
+                async for kind, entry in told:
+                    if table.take(kind, entry):
+                        self._changed.set()
 
 
 def _pause(failures: int) -> float:

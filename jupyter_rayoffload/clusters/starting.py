@@ -70,20 +70,25 @@ class Start:
         self._api = backend.api
         self._answered, self._began = False, time.monotonic()
         self._created, self._resumed = 0.0, ""
-        self.last = ClusterInfo(name=name, kind="kubernetes", reason="Kubernetes has not answered yet")
+        self._last = ClusterInfo(name=name, kind="kubernetes", reason="Kubernetes has not answered yet")
 
     async def run(self) -> Connection:
-        """Go on until Ray and the store answer."""
+        """Go on until Ray and the store answer, or the time is over."""
+        limit = self._backend.config.kubernetes_start_timeout
         async with Observer(self._api, self._body["metadata"]["name"]) as observer:
             within = TICK
-            while True:
-                found = await self._step(await observer.next(within))
+            while (left := self._began + limit - time.monotonic()) > 0:
+                found = await self._step(await observer.next(min(within, left)))
                 if not isinstance(found, ClusterInfo):
                     self._tell(found.info)
                     return found
                 self._tell(found)
                 # Whether Ray answers, no watch tells: it is asked often, for the short while that it takes.
                 within = SHORT_TICK if found.address else TICK
+        raise ClusterStartFailed(
+            f"cluster {self._name!r} is not ready after {limit:.0f} s: {self._last.reason}",
+            self._last.detail or "kubernetes_start_timeout gives it more time; %ray cluster down removes it",
+        )
 
     async def _step(self, seen: Seen) -> ClusterInfo | Connection:
         """Do what can be done now; give how far it has come."""
@@ -174,7 +179,7 @@ class Start:
         return ClusterInfo(name=self._name, kind="kubernetes", phase=ClusterPhase.STARTING, reason=reason)
 
     def _tell(self, info: ClusterInfo) -> None:
-        changed = info != self.last
-        self.last = info
+        changed = info != self._last
+        self._last = info
         if changed and self._on_change:
             self._on_change(info)

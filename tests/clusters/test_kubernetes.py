@@ -393,6 +393,24 @@ async def test_a_server_that_vanishes_is_told_since_when_and_jobs_go_on(ground: 
 
 
 @pytest.mark.asyncio
+async def test_a_server_that_hangs_is_not_waited_for_and_who_watches_hears_of_its_return(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubeapi, "_QUICK", 0.5)
+    backend = ground.backend()
+    await backend.ensure(SPEC)
+    ground.server.hanging = True
+    began = time.monotonic()
+    assert (await backend.get("default")).phase is ClusterPhase.UNKNOWN
+    watching = backend.watch("default")
+    assert (await asyncio.wait_for(anext(watching), 20)).phase is ClusterPhase.UNKNOWN
+    assert time.monotonic() - began < 10
+    ground.server.hanging = False
+    assert (await asyncio.wait_for(anext(watching), 30)).phase is ClusterPhase.RUNNING
+    await watching.aclose()
+
+
+@pytest.mark.asyncio
 async def test_a_server_that_has_never_answered_is_not_waited_for(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -278,6 +278,7 @@ async def test_a_missing_right_is_named_with_the_rule_that_gives_it(
 ) -> None:
     verb, plural = asked.split()
     verb = {"POST": "create"}.get(verb, verb.lower())
+    ground.server.operator = False  # or it could be ready before the refusal comes
     ground.server.answers[asked] = [lambda: forbidden(verb, plural, group)] * 3
     with pytest.raises(ClusterRefused) as caught:
         await ground.backend().ensure(SPEC)

@@ -154,7 +154,7 @@ async def test_the_life_of_a_cluster_with_no_more_rights_than_the_documented_one
     await backend.suspend("default")
     await seen(watching, ClusterPhase.SUSPENDED)
     await watching.aclose()
-    assert not pods()
+    await until(lambda: not pods(), "no pod")
     resumed = await backend.ensure(SPEC, heard.append)
     assert "Resuming the cluster" in [info.reason for info in heard]
     assert resumed.info.session != connection.info.session and there()["metadata"]["uid"] == uid

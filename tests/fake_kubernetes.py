@@ -51,6 +51,7 @@ class FakeKubernetes:
         #: What the next requests of a kind, "POST rayclusters", are answered.
         self.answers: dict[str, list[Callable[[], web.Response]]] = {}
         self.requests: list[str] = []
+        self.token = ACCOUNT_TOKEN
         self.hanging = False  # it takes requests and does not answer them
         self.operator = True  # KubeRay is there
         self.posts_at_once = 1  # creations are held back until so many have come
@@ -93,7 +94,7 @@ class FakeKubernetes:
             "kind": "Config",
             "current-context": "here",
             "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{self._port}"}}],
-            "users": [{"name": "ada", "user": {"token": ACCOUNT_TOKEN}}],
+            "users": [{"name": "ada", "user": {"token": self.token}}],
             "contexts": [
                 {"name": "here", "context": {"cluster": "here", "user": "ada", "namespace": "team"}}
             ],
@@ -160,7 +161,7 @@ class FakeKubernetes:
     # ------------------------------------------------------------------ what is asked
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Authorization") != f"Bearer {ACCOUNT_TOKEN}":
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
             return web.json_response(status(401, "Unauthorized"), status=401)
         if request.path == REVIEWS:
             review = {**await request.json(), "status": {"allowed": self.allowed}}

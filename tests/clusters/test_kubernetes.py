@@ -362,8 +362,10 @@ async def test_a_credential_that_has_expired_is_read_again(ground: Ground) -> No
     backend = ground.backend()
     watching = backend.watch("default")
     assert (await anext(watching)).phase is ClusterPhase.NONE
-    expired = [lambda: web.json_response(status(401, "Unauthorized"), status=401)]
-    ground.server.answers["LIST rayclusters"] = expired
+    ground.server.token = "the-next-one"
+    with pytest.raises(ClusterRefused, match="does not accept the credential"):
+        await backend.list()
+    assert ground.server.kubeconfig  # it has been written anew
     assert await backend.list() == []
     await backend.ensure(SPEC)
     assert (await asyncio.wait_for(anext(watching), 10)).phase is not ClusterPhase.NONE, "it watches still"

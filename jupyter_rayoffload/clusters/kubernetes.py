@@ -111,14 +111,34 @@ class KubernetesBackend:
         self.known[spec.name] = connection
         return connection
 
+    async def find(self, name: str = "default") -> Connection | None:
+        """See :class:`.ClusterBackend`."""
+        seen = await self._look(name)
+        if seen.silent_since is not None:
+            return self.known.get(name)
+        if seen.cluster is None:
+            return None
+        info = self.info(name, seen)
+        if info.phase is not ClusterPhase.RUNNING:
+            return None
+        try:
+            token = self._tokens.get(seen.cluster["metadata"]["uid"]) or await self.token(seen.cluster)
+        except NotThere:
+            return None
+        way = self._configured(self._whole(ClusterSpec(name=name)))
+        return dataclasses.replace(way, info=info, ray_token=token)
+
     async def get(self, name: str = "default") -> ClusterInfo:
         """See :class:`.ClusterBackend`."""
+        seen = await self._look(name)
+        return await self._with_ray(self.info(name, seen), seen)
+
+    async def _look(self, name: str) -> Seen:
         await self.api.open()
         try:
-            seen = await look_once(self.api, self._object(name))
+            return await look_once(self.api, self._object(name))
         except ClusterUnreachable:
-            seen = Seen(silent_since=self.api.silent_since or time.time())
-        return await self._with_ray(self.info(name, seen), seen)
+            return Seen(silent_since=self.api.silent_since or time.time())
 
     async def list(self) -> list[ClusterInfo]:
         """See :class:`.ClusterBackend`."""

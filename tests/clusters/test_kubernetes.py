@@ -362,6 +362,9 @@ async def test_a_credential_that_has_expired_is_read_again(ground: Ground) -> No
     backend = ground.backend()
     watching = backend.watch("default")
     assert (await anext(watching)).phase is ClusterPhase.NONE
+    await until(
+        lambda: {f"WATCH {p}" for p in ("rayclusters", "pods", "events")} <= {*ground.server.requests}
+    )
     ground.server.token = "the-next-one"
     with pytest.raises(ClusterRefused, match="does not accept the credential"):
         await backend.list()

@@ -152,7 +152,9 @@ class Offloader:
         try:
             link = await self._cluster(draft.spec.options, course)
             if not draft.copy_from:  # from now on it can be found by its id
-                await blocking(link.store.create, draft.spec.id, {"spec": draft.spec.to_json()})
+                await blocking(
+                    link.store.create, draft.spec.id, {"spec": draft.spec.to_json()}, draft.spec.created
+                )
             packed = await packing
         finally:
             packing.cancel()
@@ -419,7 +421,7 @@ class Offloader:
         spec = record.spec.replace(
             id=new_id(record.spec.label), created=time.time(), options=options, inputs=record.inputs
         )
-        await blocking(link.store.create, spec.id, {"spec": spec.to_json()})
+        await blocking(link.store.create, spec.id, {"spec": spec.to_json()}, spec.created)
         try:
             await blocking(link.store.copy_payload, record.id, spec.id, "inputs")
         except StoreError:  # nobody must find a job that can never run

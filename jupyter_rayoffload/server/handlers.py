@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from http.client import responses
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -117,7 +118,7 @@ class Handler(APIHandler):
         if not self._received:
             return schema.NO_BODY
         kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind not in ("", "application/json", "text/plain"):
+        if kind not in ("", "application/json"):
             raise web.HTTPError(415)
         try:
             return json.loads(self._received, parse_constant=_no_number)
@@ -134,8 +135,12 @@ class Handler(APIHandler):
 
     def answer(self, body: Mapping[str, Any], status: int = 200) -> None:
         """Give a body."""
+        try:
+            text = json.dumps(body, allow_nan=False)
+        except ValueError:  # a figure may have NaN, which no browser reads
+            text = json.dumps(_finite(body), allow_nan=False)
         self.set_status(status)
-        self.finish(json.dumps(body, allow_nan=False))
+        self.finish(text)
 
     def refuse(self, error: OffloadError) -> None:
         """Give the body of an error, with the status of its class."""
@@ -160,6 +165,15 @@ class Handler(APIHandler):
     def give_job(self, record: Any, status: int = 200) -> None:
         """Give a job."""
         self.answer(bodies.job_body(record, self.dashboard(record.cluster)), status)
+
+
+def _finite(part: Any) -> Any:
+    """Give JSON in which ``null`` stands for what JSON has no word for."""
+    if isinstance(part, Mapping):
+        return {key: _finite(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_finite(value) for value in part]
+    return None if isinstance(part, float) and not math.isfinite(part) else part
 
 
 def _no_number(text: str) -> None:
@@ -408,10 +422,17 @@ class EventsHandler(Handler):
 class NothingHandler(Handler):
     """Whatever else is asked for below our path."""
 
-    async def prepare(self) -> None:  # type: ignore[override]
-        """Refuse it, in JSON, once it is known who asks."""
-        await super().prepare()
-        raise web.HTTPError(404 if self.current_user else 403)
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """Refuse it."""
+        raise web.HTTPError(404)
+
+    @web.authenticated
+    @authorized
+    async def post(self) -> None:
+        """Refuse it."""
+        raise web.HTTPError(404)
 
 
 HANDLERS: tuple[type[Handler], ...] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 
 import pytest
 
@@ -68,6 +69,24 @@ async def test_it_can_be_looked_at(backend: ClusterBackend) -> None:
         break
     secrets = (connection.ray_token, connection.store.password, connection.key.hex())
     assert not [s for s in secrets if s in str(info.to_json()) + repr(connection)]
+
+
+@pytest.mark.ray
+@pytest.mark.asyncio
+async def test_looking_for_it_gives_the_way_and_does_not_keep_it_alive(
+    backend: ClusterBackend, ray_cluster: RayCluster
+) -> None:
+    file, connection = ray_cluster.connection.file, ray_cluster.connection
+    os.utime(
+        file, (1, 1)
+    )  # adopting a cluster touches its file, which tells the keeper that somebody needs it
+    try:
+        found = await backend.find("default")
+        assert found is not None and file.stat().st_mtime == 1
+        assert (found.store, found.ray_token) == (connection.store, connection.ray_token)
+        assert found.info.address == connection.info.address
+    finally:
+        os.utime(file)
 
 
 @pytest.mark.ray

@@ -6,15 +6,18 @@ import json
 import logging
 import socket
 import time
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_server.serverapp import JupyterServerAuthWarning
 
 from jupyter_rayoffload.errors import ClusterStartFailed, StoreUnreachable
 from jupyter_rayoffload.server import handlers, schema
 from tests.server.conftest import Scene
-from tests.server.fake_service import OWNER, PASSWORD, RAY_TOKEN
-from tests.server.running import BASE, TOKEN, Answer
+from tests.server.fake_service import OWNER, PASSWORD, RAY_TOKEN, Parts
+from tests.server.running import BASE, TOKEN, Answer, running_server
 
 
 def refused(answer: Answer, status: int, reason: str) -> dict[str, Any]:
@@ -202,6 +205,8 @@ def test_a_rerun_is_a_new_job_of_the_same_inputs(scene: Scene) -> None:
     assert answer.headers["Location"] == f"{BASE}rayoffload/api/jobs/{new}"
     assert answer.json["spec"]["options"]["resources"]["memory"] == 2**30
     assert scene.parts.store.peek_payload(new, "inputs")["values"][0]["name"] == "x"
+    # It is listed by the time that it names, or pages would begin elsewhere than the last one ended.
+    assert scene.parts.store._created[new] == answer.json["spec"]["created"]
 
 
 def test_a_job_whose_inputs_have_gone_cannot_be_run_again(scene: Scene) -> None:
@@ -234,7 +239,25 @@ def test_log_events_and_outputs_come_from_the_stream(scene: Scene) -> None:
     assert outputs == [{"output_type": "display_data", "data": {"text/plain": "new"}, "metadata": {}}]
 
 
+def test_numbers_that_json_does_not_have_are_null(scene: Scene) -> None:
+    scene.up()
+    scene.parts.job("fit-1")
+    figure = {"application/json": {"y": [1.5, float("nan"), float("-inf")]}}
+    scene.parts.says("fit-1", 1, "display_data", data=figure)
+    [output] = scene.server.api("GET", "jobs/fit-1/outputs").json["outputs"]
+    assert output["data"]["application/json"] == {"y": [1.5, None, None]}
+
+
 # ---------------------------------------------------------------------- what is refused
+
+
+def test_every_route_says_who_may_come_in(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with running_server(tmp_path, Parts().make_service, allow_unauthenticated_access=False) as server:
+            assert server.api("GET", "status").status == 200
+            assert server.api("GET", "status", token=None).status == 403
+    assert [str(w.message) for w in told if issubclass(w.category, JupyterServerAuthWarning)] == []
 
 
 def test_nobody_comes_in_without_token_or_cookie(scene: Scene) -> None:
@@ -303,6 +326,7 @@ def test_the_servers_authorizer_decides(scene: Scene, monkeypatch: pytest.Monkey
         ("GET", "clusters/Default", None, 400, "UsageError"),
         ("GET", "jobs/a%2Fb", None, 404, "JobNotFound"),
         ("GET", "jobs/..", None, 404, "JobNotFound"),
+        ("POST", "nothing", {}, 404, "NotFound"),
         ("GET", "nothing", None, 404, "NotFound"),
         ("PUT", "clusters", {}, 405, "MethodNotAllowed"),
         ("DELETE", "jobs", None, 405, "MethodNotAllowed"),

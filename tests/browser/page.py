@@ -26,7 +26,7 @@ MISSING = "" if BROWSER and DRIVER else "chromium and chromedriver are not insta
 #: Seconds within which anything must have happened: the machine may be busy.
 PATIENCE = 120.0
 
-_FLAGS = (
+FLAGS = (
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
@@ -267,7 +267,7 @@ def open_browser(lab: Lab, size: tuple[int, int] = (1200, 800)) -> Iterator[Page
     """Start a browser with a profile of its own, and end it afterwards."""
     options = webdriver.ChromeOptions()
     with tempfile.TemporaryDirectory(prefix="ro-browser-", ignore_cleanup_errors=True) as profile:
-        for flag in (*_FLAGS, f"--user-data-dir={Path(profile)}"):
+        for flag in (*FLAGS, f"--user-data-dir={Path(profile)}"):
             options.add_argument(flag)
         options.binary_location = str(BROWSER)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

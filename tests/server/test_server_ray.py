@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from selenium import webdriver
 
 from jupyter_rayoffload.clusters.places import keeper_state
 from jupyter_rayoffload.config import RayOffload
@@ -19,8 +20,9 @@ from jupyter_rayoffload.models import JobOptions
 from jupyter_rayoffload.server.service import Service
 from jupyter_rayoffload.session import Session
 from jupyter_rayoffload.submission import Offloader
+from tests.browser.page import BROWSER, DRIVER, FLAGS, MISSING
 from tests.ray_fixture import SETTINGS, RayCluster, jupyter_environment, make_backend, run, short_folder
-from tests.server.running import Answer, RunningServer, running_server
+from tests.server.running import BASE, TOKEN, Answer, RunningServer, running_server
 
 
 def make_service() -> Service:
@@ -117,6 +119,27 @@ def test_the_real_dashboard_is_shown_and_not_written_to(server: RunningServer) -
     assert server.send("GET", f"{place}api/version").status == 200
     assert server.send("GET", f"{place}nothing").status == 404
     assert server.send("POST", f"{place}api/jobs/", {"entrypoint": "true"}).status == 405
+
+
+@pytest.mark.ray
+@pytest.mark.browser
+@pytest.mark.skipif(bool(MISSING), reason=MISSING)
+def test_rays_own_front_end_works_behind_the_proxy(server: RunningServer) -> None:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(BROWSER)
+    for flag in FLAGS:
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    try:
+        driver.get(f"http://127.0.0.1:{server.port}{BASE}rayoffload/dashboard/default/?token={TOKEN}")
+        end = time.monotonic() + 100
+        # It is past the question for a token, and shows what it was given to read.
+        while "Total Usage" not in (text := driver.find_element("tag name", "body").text):
+            assert time.monotonic() < end, text
+            time.sleep(0.2)
+        assert "/2.0 CPU" in text
+    finally:
+        driver.quit()
 
 
 def test_looking_starts_no_cluster(tmp_path: Path) -> None:

@@ -156,7 +156,15 @@ class FakeKubernetes:
             }
             for t, s in conditions.items()
         ]
+        if suspended:
+            self._end_head(name)
+        else:
+            self.put("pods", head_of(cluster))
         return self.put("rayclusters", {**cluster, "status": {"conditions": said}})
+
+    def _end_head(self, name: str) -> None:
+        if ("pods", f"{name}-head") in self.objects:
+            self.remove("pods", f"{name}-head")
 
     # ------------------------------------------------------------------ what is asked
 
@@ -224,6 +232,7 @@ class FakeKubernetes:
             self.put(plural, leaving(there))
         else:
             self.remove(plural, name)
+        self._end_head(name)
         return web.json_response(status(200, ""))
 
     async def _watch(self, request: web.Request, plural: str) -> web.StreamResponse:
@@ -241,6 +250,23 @@ class FakeKubernetes:
                     await answer.write(json.dumps({"type": kind, "object": stored}).encode() + b"\n")
                     after = version
             await news.wait()
+
+
+def head_of(cluster: Json) -> Json:
+    """Give the pod of its head, ready."""
+    name, uid = cluster["metadata"]["name"], cluster["metadata"]["uid"]
+    labels = {"ray.io/cluster": name, "ray.io/node-type": "head"}
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-26T10:00:00Z"}
+    return {
+        "metadata": {
+            "name": f"{name}-head",
+            "uid": f"head-of-{uid}",
+            "labels": labels,
+            "ownerReferences": [{"uid": uid}],
+        },
+        "spec": {"containers": []},
+        "status": {"conditions": [ready]},
+    }
 
 
 def leaving(cluster: Json) -> Json:

@@ -167,7 +167,8 @@ def _suspended(facts: _Facts) -> Verdict | None:
 def _refused(facts: _Facts) -> Verdict | None:
     """KubeRay tells of a spec that it does not take by an event alone."""
     told = [e for e in facts.events(facts.cluster) if e.get("reason") in _INVALID]
-    if not told or facts.status.get("observedGeneration") == facts.metadata.get("generation"):
+    taken = facts.status.get("observedGeneration")
+    if not told or (taken is not None and taken == facts.metadata.get("generation")):
         return None
     message = str(told[-1].get("message", ""))
     said = re.sub(r"^The RayCluster (?:spec|metadata|status) is invalid \S+: *", "", message)

@@ -210,9 +210,8 @@ async def test_one_in_a_queue_of_the_site_is_not_resumed_by_us(ground: Ground) -
 @pytest.mark.asyncio
 async def test_a_start_ends_in_time_and_says_what_it_waited_for(ground: Ground) -> None:
     ground.server.operator = False
-    with pytest.raises(
-        ClusterStartFailed, match="cluster 'default' is not ready after 1 s: Waiting for its head"
-    ):
+    late = "cluster 'default' is not ready after 1 s: Waiting for the KubeRay operator"
+    with pytest.raises(ClusterStartFailed, match=late):
         await ground.backend(kubernetes_start_timeout=1).ensure(SPEC)
     ground.server.operator = True
     ground.server.operate(ground.server.cluster())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from jupyter_rayoffload.clusters.conditions import OPERATOR_LIMIT, OPERATOR_SECO
 from jupyter_rayoffload.clusters.pods import CRASHES, HEAD_SECONDS, quantity
 from jupyter_rayoffload.models import ClusterPhase
 
+RECORDED = sorted(Path(__file__).with_name("recorded").glob("*.json"))
 NOW = 1_700_000_000.0
 Json = dict[str, Any]
 
@@ -411,6 +414,15 @@ def test_table(
     verdict = say(one, pods, events)
     assert (verdict.phase, verdict.reason, verdict.hopeless) == (phase, reason, hopeless)
     assert not verdict.reason.endswith("."), "who shows it sets the stop"
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_what_a_real_kubernetes_has_said(path: Path) -> None:
+    """Recorded by tests/kubernetes/test_conditions_real.py, which brings all of it about."""
+    seen = json.loads(path.read_text())
+    verdict = judged(seen["cluster"], seen["pods"], seen["events"], seen["now"])
+    said = (verdict.phase.value, verdict.reason, verdict.hopeless)
+    assert said == (seen["phase"], seen["reason"], seen["hopeless"])
 
 
 def test_what_the_operator_does_not_take_back_is_not_believed() -> None:

@@ -102,6 +102,13 @@ def half_a_core_each(core: client.CoreV1Api, namespace: str) -> None:
     )
 
 
+def mount_what_is_not_there(spec: Json) -> None:
+    """Let the head mount a Secret that nobody has made."""
+    pod = spec["headGroupSpec"]["template"]["spec"]
+    pod["volumes"] = [{"name": "store", "secret": {"secretName": "nowhere"}}]
+    pod["containers"][0]["volumeMounts"] = [{"name": "store", "mountPath": "/store"}]
+
+
 CASES = [
     Case(
         "quota",
@@ -121,7 +128,7 @@ CASES = [
     Case(
         "quota-wants-limits",
         FAILED,
-        r"The quota tenant takes only pods that state .*limits\.cpu",
+        r"The quota tenant takes only pods that state .*limits\.cpu.*",
         hopeless=True,
         change=lambda spec: head(spec).update(resources={}),
         prepare=quota(limits__cpu="8"),
@@ -201,9 +208,7 @@ CASES = [
         FAILED,
         "There is no Secret nowhere, which the pod mounts",
         hopeless=True,
-        change=lambda spec: spec["headGroupSpec"]["template"]["spec"].update(
-            volumes=[{"name": "store", "secret": {"secretName": "nowhere"}}]
-        ),
+        change=mount_what_is_not_there,
         simulated=False,
     ),
     Case(

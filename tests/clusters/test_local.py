@@ -277,10 +277,10 @@ def test_nothing_outlives_a_killed_keeper(own: LocalBackend) -> None:
 
 def test_an_idle_cluster_stops_but_not_under_a_job(own: LocalBackend) -> None:
     run(own.delete())
-    backend = make_backend(root_of(own), idle_timeout=6)
+    backend = make_backend(root_of(own), idle_timeout=20)  # a busy machine takes long to submit a job
     connection = start(backend)
     processes = tree(backend)
-    info, _ = run(run_job(connection, "longer-than-idle", "sleep 12"))
+    info, _ = run(run_job(connection, "longer-than-idle", "sleep 25"))
     assert info.status == "SUCCEEDED"
     eventually(lambda: not any(alive(p) for p in processes), "it is idle and does not stop", 90)
     assert keeper_state(backend.places.lock) is None

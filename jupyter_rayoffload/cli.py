@@ -192,9 +192,9 @@ def _store_is_silent() -> bool:
     """Whether there is a cluster whose store does not answer; the session itself waits for that."""
     import asyncio
 
+    from .clusters.checks import check_store
     from .clusters.connection import read_connection
-    from .clusters.owner import check_store
-    from .clusters.places import Places
+    from .clusters.embedded.places import Places
     from .config import RayOffload
 
     try:

@@ -22,7 +22,11 @@ settings.load_profile("patient")
 GROUPS = {
     "cells": ("differential/test_differential.py",),
     "faults": ("faults/",),
-    "heads": ("clusters/test_local.py", "clusters/test_bare_head.py", "faults/test_fault_head.py"),
+    "heads": (
+        "clusters/embedded/test_embedded.py",
+        "clusters/embedded/test_bare_head.py",
+        "faults/test_fault_head.py",
+    ),
     "examples": ("differential/test_examples.py",),
     "binder": ("test_binder.py",),
     "lab": ("browser/test_lab.py",),

@@ -22,8 +22,8 @@ import psutil
 import pytest
 
 from jupyter_rayoffload.clusters import Connection
-from jupyter_rayoffload.clusters.local import LocalBackend
-from jupyter_rayoffload.clusters.places import alive, keeper_state
+from jupyter_rayoffload.clusters.embedded.backend import LocalBackend
+from jupyter_rayoffload.clusters.embedded.places import alive, keeper_state
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.models import ClusterSpec
 

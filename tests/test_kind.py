@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from jupyter_rayoffload.clusters.connection import read_connection
-from jupyter_rayoffload.clusters.manifest import CONNECTION_FILE
+from jupyter_rayoffload.clusters.kubernetes.manifest import CONNECTION_FILE
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.remote import codec
 from jupyter_rayoffload.remote.connection import read_connection as read_on_cluster

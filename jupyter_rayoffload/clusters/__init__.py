@@ -69,7 +69,7 @@ def open_backend(config: RayOffload) -> ClusterBackend:
         This is a Kubernetes pod without a cluster in its configuration.
     """
     if config.backend == "kubernetes" or (config.backend == "auto" and _kubernetes_pod(config)):
-        from .kubernetes import KubernetesBackend
+        from .kubernetes.backend import KubernetesBackend
 
         return KubernetesBackend(config)
     given = bool(config.ray_address or config.connection_file)
@@ -79,10 +79,10 @@ def open_backend(config: RayOffload) -> ClusterBackend:
         return AddressBackend(config)
     if config.backend == "auto" and os.environ.get("KUBERNETES_SERVICE_HOST"):
         # A Ray inside a small notebook pod would get the pod killed, with everything that is in it.
-        from .kubernetes import no_rights
+        from .kubernetes.backend import no_rights
 
         raise no_rights("ask Kubernetes for anything: it has no token")
-    from .local import LocalBackend
+    from .embedded.backend import LocalBackend
 
     return LocalBackend(config)
 
@@ -94,7 +94,7 @@ def _kubernetes_pod(config: RayOffload) -> bool:
     """
     if not os.environ.get("KUBERNETES_SERVICE_HOST") or config.ray_address:
         return False
-    from .kubeapi import ACCOUNT
+    from .kubernetes.api import ACCOUNT
 
     return (ACCOUNT / "token").exists() and not _has_ray(config.connection_file)
 

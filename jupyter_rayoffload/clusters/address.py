@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import re
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ClusterError, ClusterMismatch, ClusterRefused, ClusterUnreachable, UsageError
+from ..errors import ClusterUnreachable, UsageError
 from ..models import ClusterInfo, ClusterPhase
 from . import owner
+from .checks import check_ray, check_store, look
 from .connection import Connection, read_connection, read_secret
-from .local import look
 
 if TYPE_CHECKING:
     from ..config import RayOffload
     from ..models import ClusterSpec
-    from ..rayapi import RayClient
     from ..remote.signing import Signer
     from ..remote.store import StoreAddress
     from . import OnChange
 
-__all__ = ["MINIMUM_RAY", "AddressBackend", "check_ray", "configured_store", "configured_token"]
-
-#: The first version with token authentication that works for jobs.
-MINIMUM_RAY = (2, 52)
+__all__ = ["AddressBackend", "configured_store", "configured_token"]
 
 
 class AddressBackend:
@@ -76,7 +70,7 @@ class AddressBackend:
                     f"the cluster at {connection.info.address} has not answered within {limit:g} s",
                     "See whether its head is well; check_timeout gives it more time",
                 ) from None
-        await owner.check_store(connection, limit)
+        await check_store(connection, limit)
         self._connection = dataclasses.replace(connection, info=info)
         if on_change:
             on_change(info)
@@ -170,48 +164,6 @@ class AddressBackend:
         )
 
 
-async def check_ray(client: RayClient, info: ClusterInfo) -> ClusterInfo:
-    """Give `info` with what the cluster says of itself.
-
-    Raises
-    ------
-    ClusterMismatch
-        Values cannot cross between this Python, or this package, and the cluster.
-    ClusterUnreachable, ClusterRefused, ClusterError
-    """
-    version = await client.version()
-    ray, session = version.get("ray_version", ""), version.get("session_name", "")
-    if _numbers(ray) < MINIMUM_RAY:
-        raise ClusterMismatch(
-            f"the cluster at {client.address} has Ray {ray}, which is too old",
-            f"It needs Ray {'.'.join(map(str, MINIMUM_RAY))} or newer",
-        )
-    python = ".".join((await client.python_version() or info.python).split(".")[:2])
-    here = ".".join(map(str, sys.version_info[:2]))
-    if python and python != here:
-        raise ClusterMismatch(
-            f"the cluster at {client.address} has Python {python}, this notebook has {here}, and pickled "
-            "code cannot pass between them",
-            f"Use rayproject/ray:{ray}-py{here.replace('.', '')}, or a notebook with Python {python}",
-        )
-    try:
-        status = await client.cluster_status()
-        nodes, resources, used = status.nodes, status.resources, status.used
-    except ClusterError as error:
-        if isinstance(error, ClusterRefused):
-            raise
-        nodes, resources, used = 0, {}, {}  # what it has is good to know, and not needed
-    return info.replace(
-        phase=ClusterPhase.RUNNING,
-        session=session,
-        ray=ray,
-        python=python,
-        nodes=nodes,
-        resources=resources,
-        used=used,
-    )
-
-
 def configured_token(config: RayOffload) -> str:
     """Give Ray's token as the settings say; empty where they say nothing."""
     file = config.ray_token_file
@@ -240,7 +192,3 @@ def _secret(file: str, what: str, setting: str) -> str:
         return read_secret(Path(file).expanduser(), what).strip()
     except OSError as error:
         raise UsageError(f"{setting}: {file} cannot be read: {error.strerror}", "Correct the path") from None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in re.findall(r"\d+", version)[:2])

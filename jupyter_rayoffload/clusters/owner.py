@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import StoreError, StoreRefused, StoreUnreachable, UsageError
+from ..errors import UsageError
 from .connection import read_secret
 
 if TYPE_CHECKING:
     from ..remote.signing import Signer
-    from .connection import Connection
 
-__all__ = ["check_store", "key_file", "read_key", "signer"]
+__all__ = ["key_file", "read_key", "signer"]
 
 
 def key_file(configured: str, default: Path) -> Path:
@@ -71,40 +69,3 @@ def signer(key: bytes) -> Signer:
     from ..remote.signing import Signer
 
     return Signer(key)
-
-
-async def check_store(connection: Connection, timeout: float = 10.0) -> None:
-    """Ask the store for a sign of life.
-
-    Parameters
-    ----------
-    connection : Connection
-    timeout : float
-        Seconds that its answer may take.
-
-    Raises
-    ------
-    StoreUnreachable, StoreRefused
-    """
-    from ..remote.store import Store, StoreDown, StoreNoAuth
-
-    def ping() -> None:
-        address, key = connection.store, connection.key
-        store = Store(address, connection.owner, signer(key), patience=1.0, timeout=timeout)
-        try:
-            store.ping()
-        finally:
-            store.close()
-
-    try:
-        await asyncio.to_thread(ping)
-    except StoreNoAuth as error:
-        raise StoreRefused(
-            str(error), "Set store_password_file to the file that holds its password"
-        ) from None
-    except StoreDown as error:
-        raise StoreUnreachable(
-            str(error), "See store_url in %ray config, and whether Redis runs there"
-        ) from None
-    except Exception as error:  # redis-py lets some errors of the network through
-        raise StoreError(f"the store at {connection.store} cannot be used: {error}") from error

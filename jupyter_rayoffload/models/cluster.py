@@ -140,7 +140,8 @@ class ClusterSpec(Model):
     labels, annotations : Mapping of str to str
         Of the RayCluster.
     overlay : Mapping
-        Laid over the RayCluster at last, for what has no name here: see :func:`.clusters.manifest.overlaid`.
+        Laid over the RayCluster at last, for what has no name here: see
+        :func:`.clusters.kubernetes.manifest.overlaid`.
     """
 
     name: str = "default"

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 
 from jupyter_rayoffload.clusters import Connection, open_backend
 from jupyter_rayoffload.clusters.address import AddressBackend
-from jupyter_rayoffload.clusters.local import LocalBackend
+from jupyter_rayoffload.clusters.embedded.backend import LocalBackend
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.errors import (
     ClusterMismatch,

@@ -10,8 +10,8 @@ import pytest
 from jupyter_rayoffload.clusters import ClusterBackend
 from jupyter_rayoffload.clusters.address import AddressBackend
 from jupyter_rayoffload.clusters.connection import read_connection
-from jupyter_rayoffload.clusters.kubernetes import KubernetesBackend
-from jupyter_rayoffload.clusters.local import LocalBackend
+from jupyter_rayoffload.clusters.embedded.backend import LocalBackend
+from jupyter_rayoffload.clusters.kubernetes.backend import KubernetesBackend
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.errors import UsageError
 from jupyter_rayoffload.models import ClusterInfo, ClusterPhase, ClusterSpec

@@ -20,8 +20,8 @@ import jupyter_rayoffload.session
 from jupyter_rayoffload import attach, submit
 from jupyter_rayoffload.clusters import Connection
 from jupyter_rayoffload.clusters.connection import read_connection
-from jupyter_rayoffload.clusters.local import LocalBackend
-from jupyter_rayoffload.clusters.places import alive
+from jupyter_rayoffload.clusters.embedded.backend import LocalBackend
+from jupyter_rayoffload.clusters.embedded.places import alive
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.errors import JobNotFound
 from jupyter_rayoffload.job import Job

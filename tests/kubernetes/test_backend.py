@@ -15,8 +15,8 @@ import pytest_asyncio
 from kubernetes import client
 
 from jupyter_rayoffload.clusters import Connection
-from jupyter_rayoffload.clusters.kubernetes import KubernetesBackend, in_cluster
-from jupyter_rayoffload.clusters.manifest import object_name
+from jupyter_rayoffload.clusters.kubernetes.backend import KubernetesBackend, in_cluster
+from jupyter_rayoffload.clusters.kubernetes.manifest import object_name
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.errors import ClusterRefused, ClusterStartFailed, UsageError
 from jupyter_rayoffload.models import ClusterInfo, ClusterPhase, ClusterSpec, PodSpec, WorkerGroup

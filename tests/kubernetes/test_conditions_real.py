@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from jupyter_rayoffload.clusters.conditions import Verdict, judged
+from jupyter_rayoffload.clusters.kubernetes.conditions import Verdict, judged
 from jupyter_rayoffload.models import ClusterPhase
 from tests.kubernetes.bed import Bed
 from tests.kubernetes.ground import ray_cluster, until
 
 RAY = ("ray.io", "v1")
 NAME = "told"
-#: What was seen here is the table of tests/clusters/test_conditions.py; RAYOFFLOAD_RECORD=1 writes it anew.
-RECORDED = Path(__file__).parents[1] / "clusters" / "recorded"
+#: What was seen here is the table of tests/clusters/kubernetes/test_conditions.py.
+#: RAYOFFLOAD_RECORD=1 writes it anew.
+RECORDED = Path(__file__).parents[1] / "clusters" / "kubernetes" / "recorded"
 Json = dict[str, Any]
 STARTING, FAILED, RUNNING = ClusterPhase.STARTING, ClusterPhase.FAILED, ClusterPhase.RUNNING
 

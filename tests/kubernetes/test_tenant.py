@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from kubernetes import client, config, dynamic, watch
 
-from jupyter_rayoffload.clusters.manifest import ray_cluster
+from jupyter_rayoffload.clusters.kubernetes.manifest import ray_cluster
 from jupyter_rayoffload.models import ClusterSpec, PodSpec, WorkerGroup
 from tests.kubernetes.bed import Bed
 from tests.kubernetes.bed.components import SIMULATED

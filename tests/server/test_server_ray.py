@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 from selenium import webdriver
 
-from jupyter_rayoffload.clusters.places import keeper_state
+from jupyter_rayoffload.clusters.embedded.places import keeper_state
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.drafting import draft_code
 from jupyter_rayoffload.job import Job

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_rayoffload.clusters import head
+from jupyter_rayoffload.clusters.embedded import head
 
 pytest.importorskip("rfc3987_syntax")
 CHECKS = """

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jupyter_rayoffload.clusters import machine
+from jupyter_rayoffload.clusters.embedded import machine
 
 HAS = len(os.sched_getaffinity(0))
 TOTAL = psutil.virtual_memory().total

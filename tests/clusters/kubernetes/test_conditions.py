@@ -12,8 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_rayoffload.clusters.conditions import OPERATOR_LIMIT, OPERATOR_SECONDS, Verdict, judged
-from jupyter_rayoffload.clusters.pods import CRASHES, HEAD_SECONDS, quantity
+from jupyter_rayoffload.clusters.kubernetes.conditions import (
+    OPERATOR_LIMIT,
+    OPERATOR_SECONDS,
+    Verdict,
+    judged,
+)
+from jupyter_rayoffload.clusters.kubernetes.pods import CRASHES, HEAD_SECONDS, quantity
 from jupyter_rayoffload.models import ClusterPhase
 
 RECORDED = sorted(Path(__file__).with_name("recorded").glob("*.json"))

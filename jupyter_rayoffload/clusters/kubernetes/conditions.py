@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..models import ClusterPhase
-from ..words import memory_text
+from ...models import ClusterPhase
+from ...words import memory_text
 from .pods import Trouble, condition, instant, is_ready, quantity, trouble_of
 
 __all__ = ["Verdict", "judged"]

@@ -32,12 +32,12 @@ from typing import Any
 
 import psutil
 
-from ..errors import ClusterError, ClusterStartFailed, OffloadError
-from ..models import ClusterInfo, ClusterPhase
-from ..rayapi import RayClient
+from ...errors import ClusterError, ClusterStartFailed, OffloadError
+from ...models import ClusterInfo, ClusterPhase
+from ...rayapi import RayClient
+from ..connection import Connection, read_secret, write_private
 from . import head
 from .children import Children
-from .connection import Connection, read_secret, write_private
 from .places import BUSY, Settings, State, alive, last_state, sweep, take_lock, write_state
 
 __all__ = ["Keeper", "main"]
@@ -214,7 +214,7 @@ class Keeper:
         return False
 
     async def _describe(self, client: RayClient, ports: head.Ports) -> Connection:
-        from ..remote.store import StoreAddress
+        from ...remote.store import StoreAddress
 
         version, status = await client.version(), await client.cluster_status()
         info = ClusterInfo(

@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import UsageError
-from ..models import ClusterSpec, PodSpec, Volume, WorkerGroup
+from ...errors import UsageError
+from ...models import ClusterSpec, PodSpec, Volume, WorkerGroup
 
 __all__ = [
     "ANNOTATION_CLUSTER",

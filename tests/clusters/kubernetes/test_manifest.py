@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_rayoffload.clusters.manifest import (
+from jupyter_rayoffload.clusters.kubernetes.manifest import (
     CONNECTION_FILE,
     labels_of,
     object_name,

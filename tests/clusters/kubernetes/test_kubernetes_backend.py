@@ -21,10 +21,13 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from jupyter_rayoffload.clusters import Connection, kubeapi, kubernetes, open_backend, starting
+from jupyter_rayoffload.clusters import Connection, open_backend
 from jupyter_rayoffload.clusters.address import AddressBackend
-from jupyter_rayoffload.clusters.kubernetes import KubernetesBackend, in_cluster
-from jupyter_rayoffload.clusters.manifest import CONNECTION_FILE, labels_of, object_name
+from jupyter_rayoffload.clusters.kubernetes import api as kubeapi
+from jupyter_rayoffload.clusters.kubernetes import backend as kubernetes
+from jupyter_rayoffload.clusters.kubernetes import starting
+from jupyter_rayoffload.clusters.kubernetes.backend import KubernetesBackend, in_cluster
+from jupyter_rayoffload.clusters.kubernetes.manifest import CONNECTION_FILE, labels_of, object_name
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.errors import (
     ClusterError,

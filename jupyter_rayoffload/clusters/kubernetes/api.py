@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ClusterUnreachable, UsageError
-from .kubeerrors import NotThere, not_installed, refusal, unreachable
+from ...errors import ClusterUnreachable, UsageError
+from .refusals import NotThere, not_installed, refusal, unreachable
 
 __all__ = [
     "ACCOUNT",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from jupyter_rayoffload.clusters import keeper
+from jupyter_rayoffload.clusters.embedded import keeper
 
 #: One child has ended and is not waited for, another has the name of a part of Ray.
 PARENT = """

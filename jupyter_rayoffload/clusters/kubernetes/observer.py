@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ClusterUnreachable
-from .kubeapi import EVENTS, PODS, RAYCLUSTERS, KubeApi, Resource
-from .kubeerrors import NotThere, Outdated
+from ...errors import ClusterUnreachable
+from .api import EVENTS, PODS, RAYCLUSTERS, KubeApi, Resource
+from .refusals import NotThere, Outdated
 
 __all__ = ["Observer", "Seen", "look_once", "seen_of"]
 

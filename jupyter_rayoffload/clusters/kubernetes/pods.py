@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ..words import memory_text
+from ...words import memory_text
 
 __all__ = ["Trouble", "condition", "instant", "is_ready", "quantity", "trouble_of"]
 

@@ -22,17 +22,19 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from ..errors import ClusterError, ClusterStartFailed, StoreError, UsageError, by_name
-from ..models import ClusterInfo, ClusterPhase
-from . import head, machine, owner
-from .connection import Connection, read_connection
+from ...errors import ClusterError, ClusterStartFailed, StoreError, UsageError, by_name
+from ...models import ClusterInfo, ClusterPhase
+from .. import owner
+from ..checks import check_store, look
+from ..connection import Connection, read_connection
+from . import head, machine
 from .places import BUSY, Places, Settings, State, alive, keeper_state, last_state, sweep
 
 if TYPE_CHECKING:
-    from ..config import RayOffload
-    from ..models import ClusterSpec
-    from ..remote.signing import Signer
-    from . import OnChange
+    from ...config import RayOffload
+    from ...models import ClusterSpec
+    from ...remote.signing import Signer
+    from .. import OnChange
 
 __all__ = ["NAME", "LocalBackend"]
 
@@ -45,7 +47,7 @@ _MIB, _GIB = 1 << 20, 1 << 30
 _KEEPER = """
 import sys
 sys.path.append(sys.argv[1])
-from jupyter_rayoffload.clusters.keeper import main
+from jupyter_rayoffload.clusters.embedded.keeper import main
 sys.exit(main())
 """
 
@@ -203,12 +205,12 @@ class LocalBackend:
             os.utime(self.places.connection)
         except FileNotFoundError:
             return None
-        from ..rayapi import RayClient
+        from ...rayapi import RayClient
 
         try:
             async with RayClient(connection.info.address, connection.ray_token) as client:
                 await client.version()
-            await owner.check_store(connection)
+            await check_store(connection)
         except ClusterError:
             return None  # the keeper is about to start another head
         except StoreError:
@@ -234,7 +236,7 @@ class LocalBackend:
         log = os.open(self.places.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             done = subprocess.run(
-                [sys.executable, "-c", _KEEPER, str(Path(__file__).parents[2])],
+                [sys.executable, "-c", _KEEPER, str(Path(__file__).parents[3])],
                 input=settings.encode(),
                 stdout=log,
                 stderr=log,
@@ -289,26 +291,6 @@ async def _end(process: psutil.Process, number: int, limit: float) -> None:
         process.send_signal(number)
     while alive(process) and time.monotonic() < deadline:  # noqa: ASYNC110 - it cannot set an event
         await asyncio.sleep(0.05)
-
-
-async def look(info: ClusterInfo, token: str) -> ClusterInfo:
-    """Give what Ray says of its resources now.
-
-    Parameters
-    ----------
-    info : ClusterInfo
-        With the address.
-    token : str
-    """
-    from ..rayapi import RayClient
-
-    try:
-        async with RayClient(info.address, token) as client:
-            session = (await client.version())["session_name"]
-            status = await client.cluster_status()
-    except ClusterError as error:
-        return info.replace(phase=ClusterPhase.UNKNOWN, reason=error.message, session="")
-    return info.replace(session=session, resources=status.resources, used=status.used, nodes=status.nodes)
 
 
 def _only(name: str) -> None:

@@ -14,29 +14,29 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import (
+from ...errors import (
     ClusterError,
     ClusterRefused,
     ClusterStartFailed,
     ClusterUnreachable,
     UsageError,
 )
-from ..models import ClusterInfo, ClusterPhase, ClusterSpec
-from . import owner
-from .address import configured_store, configured_token
+from ...models import ClusterInfo, ClusterPhase, ClusterSpec
+from .. import owner
+from ..address import configured_store, configured_token
+from ..checks import look
+from ..connection import Connection, read_connection
+from .api import EVENTS, PODS, RAYCLUSTERS, SECRETS, KubeApi
 from .conditions import Verdict, judged
-from .connection import Connection, read_connection
-from .kubeapi import EVENTS, PODS, RAYCLUSTERS, SECRETS, KubeApi
-from .kubeerrors import Conflict, NotThere
-from .local import look
 from .manifest import ANNOTATION_CLUSTER, CONNECTION_FILE, labels_of, object_name, ray_cluster
 from .observer import Observer, Seen, look_once, seen_of
+from .refusals import Conflict, NotThere
 from .starting import TICK, Start
 
 if TYPE_CHECKING:
-    from ..config import RayOffload
-    from ..remote.signing import Signer
-    from . import OnChange
+    from ...config import RayOffload
+    from ...remote.signing import Signer
+    from .. import OnChange
 
 __all__ = ["KubernetesBackend", "Reach", "in_cluster", "no_rights"]
 

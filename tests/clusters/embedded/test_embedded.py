@@ -20,8 +20,8 @@ import redis
 
 from jupyter_rayoffload.clusters import Connection
 from jupyter_rayoffload.clusters.connection import read_connection
-from jupyter_rayoffload.clusters.local import LocalBackend
-from jupyter_rayoffload.clusters.places import alive, keeper_state, take_lock
+from jupyter_rayoffload.clusters.embedded.backend import LocalBackend
+from jupyter_rayoffload.clusters.embedded.places import alive, keeper_state, take_lock
 from jupyter_rayoffload.errors import ClusterStartFailed, OffloadError, UsageError
 from jupyter_rayoffload.models import ClusterInfo, ClusterPhase, ClusterSpec
 from jupyter_rayoffload.rayapi import JobInfo, RayClient
@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 #: What a kernel does: ask for the cluster, say which it got, stay.
 KERNEL = """
 import asyncio, json, sys, time
-from jupyter_rayoffload.clusters.local import LocalBackend
+from jupyter_rayoffload.clusters.embedded.backend import LocalBackend
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.models import ClusterSpec
 connection = asyncio.run(LocalBackend(RayOffload(**json.loads(sys.argv[1]))).ensure(ClusterSpec()))

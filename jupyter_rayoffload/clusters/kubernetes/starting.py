@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import (
+from ...errors import (
     ClusterError,
     ClusterMismatch,
     ClusterRefused,
@@ -16,19 +16,17 @@ from ..errors import (
     ClusterUnreachable,
     StoreUnreachable,
 )
-from ..models import ClusterInfo, ClusterPhase
-from . import owner
-from .address import check_ray
+from ...models import ClusterInfo, ClusterPhase
+from ..checks import check_ray, check_store, look
+from .api import RAYCLUSTERS
 from .conditions import judged
-from .kubeapi import RAYCLUSTERS
-from .kubeerrors import Conflict, NotThere
-from .local import look
 from .observer import Observer, Seen
+from .refusals import Conflict, NotThere
 
 if TYPE_CHECKING:
-    from . import OnChange
-    from .connection import Connection
-    from .kubernetes import KubernetesBackend
+    from .. import OnChange
+    from ..connection import Connection
+    from .backend import KubernetesBackend
 
 __all__ = ["TICK", "Start"]
 
@@ -138,7 +136,7 @@ class Start:
 
     async def _connect(self, cluster: Mapping[str, Any], info: ClusterInfo) -> ClusterInfo | Connection:
         """Give the way there if Ray and the store answer."""
-        from ..rayapi import RayClient
+        from ...rayapi import RayClient
 
         limit = self._backend.config.check_timeout
         waiting = info.replace(phase=ClusterPhase.STARTING)
@@ -147,7 +145,7 @@ class Start:
             async with RayClient(info.address, token) as client:
                 info = await asyncio.wait_for(check_ray(client, info), limit)
             connection = dataclasses.replace(self._way, info=info, ray_token=token)
-            await owner.check_store(connection, limit)
+            await check_store(connection, limit)
         except (ClusterRefused, ClusterMismatch):
             raise
         except NotThere:

@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from jupyter_rayoffload import submit, submit_program
-from jupyter_rayoffload.clusters import Connection, head
+from jupyter_rayoffload.clusters import Connection
 from jupyter_rayoffload.clusters.connection import write_private
+from jupyter_rayoffload.clusters.embedded import head
 from jupyter_rayoffload.errors import MissingLibrary
 from jupyter_rayoffload.models import ClusterInfo
 from jupyter_rayoffload.remote.store import StoreAddress

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ClusterError, ClusterRefused, ClusterStartFailed, ClusterUnreachable
+from ...errors import ClusterError, ClusterRefused, ClusterStartFailed, ClusterUnreachable
 
 __all__ = ["Conflict", "NotThere", "Outdated", "not_installed", "refusal", "unreachable"]
 

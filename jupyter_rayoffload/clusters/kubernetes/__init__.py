@@ -1,0 +1,1 @@
+"""RayClusters of KubeRay, for one owner in one namespace."""

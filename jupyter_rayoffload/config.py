@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from traitlets import Dict, Enum, Float, Int, TraitError, TraitType, Unicode, default, validate
+from traitlets import Bool, Dict, Enum, Float, Int, TraitError, TraitType, Unicode, default, validate
 from traitlets.config import Application, Config, Configurable
 
 from .errors import FormatMismatch, UsageError
@@ -228,6 +228,11 @@ class RayOffload(Configurable):
     kubeconfig = Unicode(
         help="File with the credential for Kubernetes. Default: the service account inside a pod, else what "
         "kubectl uses."
+    ).tag(config=True)
+    through_server = Bool(
+        True,
+        help="In a pod, a kernel leaves its clusters to the extension of its Jupyter server, if that has it; "
+        "false: each kernel asks Kubernetes itself.",
     ).tag(config=True)
     image = Unicode(
         help="Image of Ray pods, where kubernetes_cluster has none: ray[default] and this Python's minor "

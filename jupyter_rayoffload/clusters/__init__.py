@@ -69,9 +69,7 @@ def open_backend(config: RayOffload) -> ClusterBackend:
         This is a Kubernetes pod without a cluster in its configuration.
     """
     if config.backend == "kubernetes" or (config.backend == "auto" and _kubernetes_pod(config)):
-        from .kubernetes.backend import KubernetesBackend
-
-        return KubernetesBackend(config)
+        return _on_kubernetes(config)
     given = bool(config.ray_address or config.connection_file)
     if config.backend == "address" or (config.backend == "auto" and given):
         from .address import AddressBackend
@@ -85,6 +83,18 @@ def open_backend(config: RayOffload) -> ClusterBackend:
     from .embedded.backend import LocalBackend
 
     return LocalBackend(config)
+
+
+def _on_kubernetes(config: RayOffload) -> ClusterBackend:
+    """Choose who asks Kubernetes: in a pod the Jupyter server, if this is one of its kernels."""
+    from .kubernetes.backend import KubernetesBackend
+    from .server import ServerBackend, server_of_this_kernel
+
+    if config.through_server and os.environ.get("KUBERNETES_SERVICE_HOST"):
+        server = server_of_this_kernel()
+        if server is not None:
+            return ServerBackend(config, server)
+    return KubernetesBackend(config)
 
 
 def _kubernetes_pod(config: RayOffload) -> bool:

@@ -64,6 +64,16 @@ class Connection:
             "cluster": self.info.to_json(),
         }
 
+    def hand_over(self, file: Path) -> None:
+        """Write what :func:`read_connection` reads as this very connection, in one step.
+
+        Parameters
+        ----------
+        file : Path
+            For other processes of the owner on this machine; :attr:`file` stays what runners read.
+        """
+        write_private(file, json.dumps({**self.to_json(), "file": str(self.file)}, indent=1))
+
     def write(self) -> None:
         """Write the connection file, in one step."""
         write_private(self.file, json.dumps(self.to_json(), indent=1))
@@ -102,7 +112,7 @@ def read_connection(file: str | Path) -> Connection:
             store=StoreAddress.from_connection(data),
             owner=data["owner"],
             key=bytes.fromhex(data["key"]),
-            file=file,
+            file=Path(data.get("file") or file),
             ray_token=data["ray"].get("token", ""),
             gcs=data["ray"].get("gcs", ""),
         )

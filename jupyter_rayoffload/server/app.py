@@ -48,7 +48,7 @@ class RayOffloadApp(ExtensionApp):
         from ..submission import Offloader
         from .service import Service
 
-        return Service(Offloader(RayOffload.load(parent=self)))
+        return Service(Offloader(RayOffload.load(parent=self, through_server=False)))
 
     def initialize_settings(self) -> None:
         """Register the events."""

@@ -15,7 +15,7 @@ from tornado import web
 
 from .. import __version__
 from ..errors import ClusterNotRunning, OffloadError, StoreError, UsageError
-from ..models import ClusterSpec
+from ..models import ClusterPhase, ClusterSpec
 from . import bodies, schema
 
 if TYPE_CHECKING:
@@ -254,7 +254,13 @@ class ClusterHandler(Handler):
     @answers
     async def get(self, name: str) -> None:
         """See ``openapi.yaml``."""
-        self.give_cluster(await self.service.cluster(name))
+        info = await self.service.cluster(name)
+        body = bodies.cluster_body(info, self.dashboard(info.name))
+        if fault := self.service.fault(name):
+            body["fault"] = fault.to_json()
+        if self.query["connection"] and info.phase is ClusterPhase.RUNNING:
+            body["connection"] = await self.service.connection_file(name)
+        self.answer(body)
 
     @web.authenticated
     @authorized

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jupyter_core.paths import jupyter_runtime_dir
 
 from ..course import Course
 from ..errors import ClusterNotRunning, JobNotFound, OffloadError, StillRunning
@@ -61,6 +65,7 @@ class Service:
         self._opening = asyncio.Lock()
         self._work: dict[str, asyncio.Task[Any]] = {}  # by cluster: what was asked for and is not done yet
         self._faults: dict[str, OffloadError] = {}  # by cluster: why that failed
+        self._told: dict[str, ClusterInfo] = {}  # by cluster: how far it has come, while it is on its way
         self._runs: set[asyncio.Task[None]] = set()
         self._http: aiohttp.ClientSession | None = None
 
@@ -113,7 +118,9 @@ class Service:
         return [info for info in there.values() if info.phase is not ClusterPhase.NONE]
 
     async def cluster(self, name: str) -> ClusterInfo:
-        """Look at one cluster."""
+        """Look at one cluster; of one that this server starts, give what it was told last."""
+        if name in self._work and name in self._told:
+            return self._told[name]
         info = await self.backend.get(name)
         if info.phase is not ClusterPhase.NONE:
             return info
@@ -126,9 +133,27 @@ class Service:
     async def ensure(self, spec: ClusterSpec) -> tuple[ClusterInfo, bool]:
         """Make a cluster; give it as it is now, and whether it is ready."""
         if spec.name not in self._work:
-            self._begin(spec.name, self.backend.ensure(spec))
+            self._begin(spec.name, self.backend.ensure(spec, functools.partial(self._hear, spec.name)))
         done = await self._settled(spec.name, PROMPT_SECONDS)
         return await self.cluster(spec.name), done
+
+    def _hear(self, name: str, info: ClusterInfo) -> None:
+        self._told[name] = info
+
+    def fault(self, name: str) -> OffloadError | None:
+        """Give why what was last asked for a cluster could not be done."""
+        return self._faults.get(name)
+
+    async def connection_file(self, name: str) -> str:
+        """Write the way to a cluster into a file for this server's kernels; nothing where it does not run."""
+        if name in self._work:
+            return ""
+        connection = await self.backend.find(name)
+        if connection is None:
+            return ""
+        file = Path(jupyter_runtime_dir(), "rayoffload-clusters", f"{name}.json")
+        await asyncio.to_thread(connection.hand_over, file)
+        return str(file)
 
     async def delete(self, name: str, force: bool = False) -> bool:
         """Remove a cluster; give whether it is gone already.
@@ -170,7 +195,9 @@ class Service:
             finally:
                 if self._work.get(name) is task:
                     del self._work[name]
+                    self._told.pop(name, None)
 
+        self._faults.pop(name, None)
         task = self._work[name] = asyncio.ensure_future(run())
         task.add_done_callback(_looked_at)
 

@@ -12,6 +12,7 @@ from jupyter_rayoffload.clusters.address import AddressBackend
 from jupyter_rayoffload.clusters.connection import read_connection
 from jupyter_rayoffload.clusters.embedded.backend import LocalBackend
 from jupyter_rayoffload.clusters.kubernetes.backend import KubernetesBackend
+from jupyter_rayoffload.clusters.server import ServerBackend
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.errors import UsageError
 from jupyter_rayoffload.models import ClusterInfo, ClusterPhase, ClusterSpec
@@ -29,7 +30,7 @@ def backend(request: pytest.FixtureRequest, ray_cluster: RayCluster) -> ClusterB
     return make_backend(file.parents[1])
 
 
-@pytest.mark.parametrize("made", [LocalBackend, AddressBackend, KubernetesBackend])
+@pytest.mark.parametrize("made", [LocalBackend, AddressBackend, KubernetesBackend, ServerBackend])
 def test_it_has_the_whole_protocol(made: type) -> None:
     for name, method in inspect.getmembers(ClusterBackend, inspect.isfunction):
         if not name.startswith("_"):

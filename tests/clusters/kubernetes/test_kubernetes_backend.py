@@ -6,9 +6,7 @@ The server is a small one of the tests, and everything above it is real: the cli
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import platform
 import re
 import sys
 import time
@@ -19,7 +17,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from jupyter_rayoffload.clusters import Connection, open_backend
 from jupyter_rayoffload.clusters.address import AddressBackend
@@ -39,6 +36,7 @@ from jupyter_rayoffload.errors import (
 )
 from jupyter_rayoffload.models import ClusterInfo, ClusterPhase, ClusterSpec
 from jupyter_rayoffload.remote.store import StoreAddress
+from tests.fake_dashboard import Dashboard, served
 from tests.fake_kubernetes import ACCOUNT_TOKEN, RAY_TOKEN, FakeKubernetes, forbidden, leaving, status
 from tests.ray_fixture import short_folder
 from tests.servers import RedisServer
@@ -68,35 +66,6 @@ def connection_file(store: RedisServer, tmp_path: Path) -> str:
     )
     made.write()
     return str(made.file)
-
-
-class Dashboard:
-    """What the head of every cluster of these tests answers."""
-
-    def __init__(self) -> None:
-        self.address = ""
-        self.session = "session_1"
-
-    async def answer(self, request: web.Request) -> web.Response:
-        if request.headers.get("Authorization") != f"Bearer {RAY_TOKEN}":
-            return web.Response(status=403)
-        data = {
-            "/api/version": {"ray_version": "2.60.0", "session_name": self.session},
-            "/api/v0/cluster_metadata": {"data": {"pythonVersion": platform.python_version()}},
-            "/api/v0/nodes": {"data": {"result": {"result": []}}},
-            "/api/cluster_status": {"data": {}},
-        }
-        return web.json_response(data[request.path])
-
-
-@contextlib.asynccontextmanager
-async def served() -> AsyncIterator[Dashboard]:
-    dashboard = Dashboard()
-    app = web.Application()
-    app.router.add_route("GET", "/{path:.*}", dashboard.answer)
-    async with TestServer(app) as server:
-        dashboard.address = str(server.make_url(""))
-        yield dashboard
 
 
 class Ground:

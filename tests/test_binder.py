@@ -1,12 +1,14 @@
 """Binder's environment, made here from its files, runs the quickstart.
 
-It takes minutes: a new virtual environment with everything that JupyterLab, Ray and the examples need.
+A new virtual environment with all that JupyterLab, Ray and the examples need takes minutes with pip, which
+Binder has; uv installs the same here.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from tests.ray_fixture import jupyter_environment, short_folder
 
 ROOT = Path(__file__).parents[1]
 BINDER = ROOT / "binder"
+UV = (Path(sys.executable).with_name("uv"), "pip")
 NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "dist", "build")
 
 
@@ -50,25 +53,24 @@ def session(root: Path) -> tuple[Path, dict[str, str]]:
         "IPYTHONDIR": str(root / "ipython"),
         "PATH": os.pathsep.join([str(bin_folder), os.environ["PATH"]]),
         "VIRTUAL_ENV": str(root / "venv"),
-        # Binder's machines have room, this one keeps what pip has downloaded before.
-        "PIP_NO_CACHE_DIR": "0",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_NO_COMPILE": "1",  # of all that is installed, a session imports little
     }
     checkout = Path(shutil.copytree(ROOT, root / "repo", ignore=NOT_COPIED))
     run([sys.executable, "-m", "venv", root / "venv"], root, environment, 120)
     asked = subprocess.run(
-        [bin_folder / "pip", "download", "--quiet", "--no-deps", "--dest", root / "index", "hatchling"],
+        [*UV, "install", "--quiet", "--no-deps", "--target", root / "index", "hatchling"],
         env=environment,
         capture_output=True,
         text=True,
         timeout=120,
     )
     if asked.returncode:
-        pytest.skip(f"pip reaches no package index: {asked.stderr.strip()[-300:]}")
+        pytest.skip(f"uv reaches no package index: {asked.stderr.strip()[-300:]}")
     for requirement in pip_section():
-        run([bin_folder / "pip", "install", requirement], checkout, environment, 600)
-    post_build = (checkout / "binder" / "postBuild").read_text().replace(" --no-cache-dir", "")
+        run([*UV, "install", requirement], checkout, environment, 600)
+    post_build = (checkout / "binder" / "postBuild").read_text()
+    pip = "python -m pip install --no-cache-dir"
+    assert pip in post_build
+    post_build = post_build.replace(pip, shlex.join(map(str, [*UV, "install"])))
     (checkout / "binder" / "postBuild").write_text(post_build)
     run([checkout / "binder" / "postBuild"], checkout, environment, 900)
     return checkout, environment

@@ -14,7 +14,7 @@ from .harness import Seen, Stage, differences
 NOTEBOOKS = load()
 #: Each job costs Ray some seconds of a core, so a usual run takes these few, from all over the corpus;
 #: RAYOFFLOAD_ALL_CELLS=1 takes them all.
-USUAL = 105
+USUAL = 98
 ALL = bool(os.environ.get("RAYOFFLOAD_ALL_CELLS"))
 SAMPLE = NOTEBOOKS if ALL else [NOTEBOOKS[n * len(NOTEBOOKS) // USUAL] for n in range(USUAL)]
 pytestmark = pytest.mark.kernel

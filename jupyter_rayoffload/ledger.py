@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ClusterError, JobNotFound, StoreError
 from .link import Link, blocking
-from .models import JobRecord, JobSpec
+from .models import ClusterPhase, JobRecord, JobSpec
 from .phase import SILENCE_SECONDS, Event, advance
 
 if TYPE_CHECKING:
@@ -103,18 +103,26 @@ async def request_stop(link: Link, record: JobRecord, by: str = "you") -> None:
     """Stop a job: gracefully first, finally after Ray's grace; idempotent."""
     with suppress(StoreError):
         await blocking(link.store.request_stop, record.id, by, "cancel")
-    if record.attempt:  # if not, the process that is about to submit it looks for this request
+    # The process that is about to submit it looks for this request itself.
+    if record.attempt and link.info.address:
         await link.ray.stop(record.submission_id)
 
 
 async def _checked_all(records: list[JobRecord], link: Link) -> list[JobRecord]:
-    if not any(map(_seems_live, records)) or not await link.answers():
+    ours = [record for record in records if _seems_live(record) and record.cluster in ("", link.info.name)]
+    if not ours:
         return records
-    try:
-        known = {info.submission_id: info for info in await link.ray.list()}
-    except ClusterError:
+    if link.info.phase in (ClusterPhase.NONE, ClusterPhase.SUSPENDED):
+        known: dict[str, JobInfo] = {}  # nothing runs there
+    elif not await link.answers():
         return records
-    return [await _checked(record, known.get(record.submission_id), link) for record in records]
+    else:
+        try:
+            known = {info.submission_id: info for info in await link.ray.list()}
+        except ClusterError:
+            return records
+    checked = {r.id: await _checked(r, known.get(r.submission_id), link) for r in ours}
+    return [checked.get(record.id, record) for record in records]
 
 
 def _seems_live(record: JobRecord) -> bool:
@@ -124,7 +132,7 @@ def _seems_live(record: JobRecord) -> bool:
 async def _checked(record: JobRecord, info: JobInfo | None, link: Link) -> JobRecord:
     """Give the record of a job as Ray knows it: if nobody follows it, nobody has said that it was lost."""
     silent = time.time() - (record.last_seen or record.spec.created) > SILENCE_SECONDS
-    if not _seems_live(record) or not silent or (info is not None and info.live):
+    if not silent or (info is not None and info.live):
         return record
     fields = await blocking(link.store.read, record.id)
     record = read_record(fields) if fields else record

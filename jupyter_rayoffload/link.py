@@ -50,6 +50,8 @@ class Link:
 
     async def answers(self) -> bool:
         """Whether the head that was found when this was opened still answers."""
+        if not self.info.address:  # this is the way to a store alone
+            return False
         try:
             version = await self.ray.version()
         except errors.ClusterError:

@@ -64,6 +64,7 @@ class Offloader:
         self.courses: dict[str, Course] = {}
         self.closing = False  # this process ends, which cancels no job
         self._links: dict[str, Link] = {}
+        self._stores: dict[str, Link] = {}  # where only the store was needed yet
         self._connecting = asyncio.Lock()
         self._packing = asyncio.Lock()
 
@@ -90,6 +91,27 @@ class Offloader:
             self._links[name] = opened
             return opened
 
+    async def reach(self, cluster: str = "") -> Link:
+        """Give the open way to a store; its cluster is started only where the store is a part of it.
+
+        Raises
+        ------
+        ClusterError, StoreError
+        """
+        name = cluster or "default"
+        link = self._links.get(name)
+        if link is not None and link.info.kind == "kubernetes":
+            return link  # its store is there, whatever has become of the cluster
+        connection = await self.backend.find(name)
+        if connection is None or connection.info.address:
+            return await self.connect(name)
+        known = self._stores.get(name)
+        if known is None or not known.connection.leads_to(connection):
+            self._stores[name] = await self.opener(connection, self.config)
+            if known is not None:
+                await known.aclose()
+        return self._stores[name]
+
     async def down(self, cluster: str = "") -> None:
         """Take the cluster down; records and results stay in the store."""
         name = cluster or "default"
@@ -100,9 +122,10 @@ class Offloader:
 
     async def aclose(self) -> None:
         """Close all ways; clusters and jobs go on."""
-        for link in self._links.values():
+        for link in (*self._links.values(), *self._stores.values()):
             await link.aclose()
         self._links.clear()
+        self._stores.clear()
         await self.backend.aclose()
 
     # ------------------------------------------------------------------ one job, from its draft to its end
@@ -322,7 +345,7 @@ class Offloader:
         ------
         JobNotFound
         """
-        link = await self.connect()
+        link = await self.reach()
         fields = await read_fields(link, job_id)
         # Its log is read from the first line, and counted as it comes.
         course = Course(read_record(fields).replace(lines=0))
@@ -332,8 +355,9 @@ class Offloader:
 
     async def attach(self, course: Course) -> None:
         """Take in a job of any process from its first line, and follow it to its end."""
-        link = await self.connect(course.record.cluster)
-        if not course.record.phase.ended:
+        ended = course.record.phase.ended
+        link = await (self.reach if ended else self.connect)(course.record.cluster)
+        if not ended:
             try:
                 await self._until_submitted(course, link)
                 if not course.record.phase.ended:
@@ -363,7 +387,7 @@ class Offloader:
 
     async def records(self, limit: int = 20) -> list[JobRecord]:
         """Read the newest jobs of this owner, newest first."""
-        link = await self.connect()
+        link = await self.reach()
         return await newest(link, limit)
 
     async def cancel(self, course: Course) -> None:
@@ -371,12 +395,12 @@ class Offloader:
         record = course.record
         if record.phase.ended:
             return
-        link = await self.connect(record.cluster)
+        link = await self.reach(record.cluster)
         await request_stop(link, record)
 
     async def delete(self, job_id: str) -> None:
         """Forget a job that has ended: record, events, payloads."""
-        link = await self.connect()
+        link = await self.reach()
         await blocking(link.store.delete, job_id)
         self.courses.pop(job_id, None)
 
@@ -387,12 +411,12 @@ class Offloader:
         ------
         Expired, Forged, FormatMismatch, StoreUnreachable
         """
-        link = await self.connect(record.cluster)
+        link = await self.reach(record.cluster)
         return await blocking(link.store.fetch_payload, record.id, slot)
 
     async def settled(self, record: JobRecord) -> None:
         """Tell the store what has become of outputs and files; what has landed it need not keep long."""
-        link = await self.connect(record.cluster)
+        link = await self.reach(record.cluster)
         outputs, files = [v.to_json() for v in record.outputs], [f.to_json() for f in record.files]
         with suppress(StoreError):
             await blocking(link.store.write, record.id, "settled", {"outputs": outputs, "files": files})
@@ -401,12 +425,12 @@ class Offloader:
 
     async def blob(self, record: JobRecord, digest: str, size: int) -> bytes:
         """Give bytes that a program wrote, checked against their digest."""
-        link = await self.connect(record.cluster)
+        link = await self.reach(record.cluster)
         return bytes(await blocking(link.store.get_blob, digest, size))
 
     async def bring_home(self, record: JobRecord, package: str, folder: Path) -> tuple[FileInfo, ...]:
         """Write the files that came back into `folder`; see :func:`.homecoming.bring_home`."""
-        link = await self.connect(record.cluster)
+        link = await self.reach(record.cluster)
         with tempfile.TemporaryDirectory(prefix="rayoffload-") as place:
             came, sent = Path(place, "came.zip"), None
             await blocking(link.store.get_package, package, came)
@@ -417,7 +441,7 @@ class Offloader:
 
     async def rerun_draft(self, record: JobRecord, options: JobOptions) -> Draft:
         """Make a draft of the same job again: same source, same frozen inputs, same packages."""
-        link = await self.connect(record.cluster)
+        link = await self.reach(record.cluster)
         spec = record.spec.replace(
             id=new_id(record.spec.label), created=time.time(), options=options, inputs=record.inputs
         )

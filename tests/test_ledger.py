@@ -10,7 +10,7 @@ import pytest
 
 from jupyter_rayoffload.jobclient import JobInfo
 from jupyter_rayoffload.ledger import ABANDONED_SECONDS, newest, read_record
-from jupyter_rayoffload.models import Phase, ValueState
+from jupyter_rayoffload.models import ClusterInfo, ClusterPhase, Phase, ValueState
 from tests.fakes import MemoryStore
 
 LONG_AGO = time.time() - 1000
@@ -50,7 +50,8 @@ def _link(state: dict[str, Any], ray: Ray, answers: bool = True) -> Any:
     async def says() -> bool:
         return answers
 
-    return SimpleNamespace(store=store, ray=ray, answers=says)
+    info = ClusterInfo(phase=ClusterPhase.RUNNING, address="http://head")
+    return SimpleNamespace(store=store, ray=ray, answers=says, info=info)
 
 
 @pytest.mark.asyncio

@@ -33,7 +33,10 @@ class ClusterBackend(Protocol):
         """Make the cluster where there is none, wait until it and its store answer, give the way to them."""
 
     async def find(self, name: str) -> Connection | None:
-        """Give the way to a cluster that seems to run; none is started, asked, or kept from stopping."""
+        """Give the way to a store, and to the cluster if that seems to run; nothing is started or kept alive.
+
+        Without a cluster its information has no address. Where the store ends with the cluster, this is None.
+        """
 
     async def get(self, name: str) -> ClusterInfo:
         """Look at one cluster; one that does not exist has the phase ``none``."""

@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,11 @@ class Connection:
             "ray_version": self.info.ray,
             "cluster": self.info.to_json(),
         }
+
+    def leads_to(self, other: Connection) -> bool:
+        """Whether this is the way to the same cluster and store, whatever they do there."""
+        mine, theirs = (replace(c, info=ClusterInfo(address=c.info.address)) for c in (self, other))
+        return mine == theirs
 
     def hand_over(self, file: Path) -> None:
         """Write what :func:`read_connection` reads as this very connection, in one step.

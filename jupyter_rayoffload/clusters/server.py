@@ -222,9 +222,11 @@ class ServerBackend:
             _raise_fault(body)
             info = ClusterInfo.from_json(body)
             connection = self._connection(body)
-            if connection is not None:
+            if connection is not None and info.phase is ClusterPhase.RUNNING and connection.info.address:
                 connection = await self._checked(connection)
                 info = connection.info
+            else:
+                connection = None
             if info != last and on_change:
                 on_change(info)
             last = info

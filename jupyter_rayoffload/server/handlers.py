@@ -15,7 +15,7 @@ from tornado import web
 
 from .. import __version__
 from ..errors import ClusterNotRunning, OffloadError, StoreError, UsageError
-from ..models import ClusterPhase, ClusterSpec
+from ..models import ClusterSpec
 from . import bodies, schema
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ class ClusterHandler(Handler):
         body = bodies.cluster_body(info, self.dashboard(info.name))
         if fault := self.service.fault(name):
             body["fault"] = fault.to_json()
-        if self.query["connection"] and info.phase is ClusterPhase.RUNNING:
+        if self.query["connection"]:
             body["connection"] = await self.service.connection_file(name)
         self.answer(body)
 

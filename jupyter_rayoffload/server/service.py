@@ -84,12 +84,12 @@ class Service:
         await self.offloader.aclose()
 
     async def link(self, name: str = DEFAULT) -> Link:
-        """Give the open way to a cluster that runs.
+        """Give the open way to a store, and to its cluster if that runs.
 
         Raises
         ------
         ClusterNotRunning
-            There is none, and none is started.
+            The store is a part of a cluster that does not run, and none is started.
         StoreError
         """
         connection = await self.backend.find(name)
@@ -100,7 +100,7 @@ class Service:
             )
         async with self._opening:
             known = self._links.get(name)
-            if known is not None and known.connection == connection:
+            if known is not None and known.connection.leads_to(connection):
                 return known
             self._links[name] = opened = await self.offloader.opener(connection, self.config)
             if known is not None:
@@ -145,9 +145,7 @@ class Service:
         return self._faults.get(name)
 
     async def connection_file(self, name: str) -> str:
-        """Write the way to a cluster into a file for this server's kernels; nothing where it does not run."""
-        if name in self._work:
-            return ""
+        """Write the way to a cluster and its store into a file for this server's kernels, and name it."""
         connection = await self.backend.find(name)
         if connection is None:
             return ""

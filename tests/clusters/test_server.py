@@ -98,7 +98,9 @@ async def pod(tmp_path: Path, store: RedisServer) -> AsyncIterator[Pod]:
 async def test_a_kernel_gets_a_cluster_that_works_from_its_server_alone(pod: Pod, store: RedisServer) -> None:
     kernel, heard = pod.kernel(), list[ClusterInfo]()
     assert (await kernel.get("default")).phase is ClusterPhase.NONE and await kernel.list() == []
-    assert await kernel.find("default") is None
+    found = await kernel.find("default")
+    assert found is not None and found.info.phase is ClusterPhase.NONE and not found.info.address
+    assert found.store.password == store.password and not found.ray_token
     connection = await kernel.ensure(SPEC, heard.append)
     assert heard[-1] == connection.info
     assert connection.info.phase is ClusterPhase.RUNNING and connection.info.session == "session_1"

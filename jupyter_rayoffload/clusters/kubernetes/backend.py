@@ -114,19 +114,17 @@ class KubernetesBackend:
     async def find(self, name: str = "default") -> Connection | None:
         """See :class:`.ClusterBackend`."""
         seen = await self._look(name)
-        if seen.silent_since is not None:
-            return self.known.get(name)
-        if seen.cluster is None:
-            return None
+        if seen.silent_since is not None and name in self.known:
+            return self.known[name]
         info = self.info(name, seen)
-        if info.phase is not ClusterPhase.RUNNING:
-            return None
+        way = dataclasses.replace(self._configured(self._whole(ClusterSpec(name=name))), info=info)
+        if seen.cluster is None or info.phase is not ClusterPhase.RUNNING:
+            return way
         try:
             token = self._tokens.get(seen.cluster["metadata"]["uid"]) or await self.token(seen.cluster)
         except NotThere:
-            return None
-        way = self._configured(self._whole(ClusterSpec(name=name)))
-        return dataclasses.replace(way, info=info, ray_token=token)
+            return dataclasses.replace(way, info=info.replace(address=""))
+        return dataclasses.replace(way, ray_token=token)
 
     async def get(self, name: str = "default") -> ClusterInfo:
         """See :class:`.ClusterBackend`."""

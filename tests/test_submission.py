@@ -1,0 +1,113 @@
+"""Whoever only asks for jobs needs their store, and starts no cluster for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from jupyter_rayoffload.clusters import Connection
+from jupyter_rayoffload.clusters.kubernetes.backend import KubernetesBackend
+from jupyter_rayoffload.config import RayOffload
+from jupyter_rayoffload.models import ClusterInfo, ClusterSpec, JobOptions, Phase
+from jupyter_rayoffload.remote import codec
+from jupyter_rayoffload.remote.signing import Signer
+from jupyter_rayoffload.remote.store import Store, StoreAddress
+from jupyter_rayoffload.submission import Offloader
+from tests.fake_dashboard import served
+from tests.fake_kubernetes import FakeKubernetes
+from tests.ray_fixture import short_folder
+from tests.servers import RedisServer
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with short_folder() as folder:
+        server = RedisServer(folder)
+        server.start()
+        yield server
+        server.stop()
+
+
+@dataclass
+class Scene:
+    """A person whose clusters are on Kubernetes: there is none yet."""
+
+    offloader: Offloader
+    kubernetes: FakeKubernetes
+    store: Store
+
+    def job(self, job_id: str, **state: Any) -> None:
+        now = time.time()
+        spec = {"id": job_id, "owner": "ada", "source": "x = 1", "created": now}
+        self.store.create(job_id, {"spec": spec}, now)
+        self.store.put_payload(job_id, "inputs", codec.freeze({}, {}, Signer(KEY), copy=True))
+        self.store.write_state(job_id, {"started": now, "attempt": 1, **state}, force=True)
+
+
+@pytest_asyncio.fixture
+async def scene(tmp_path: Path, redis: RedisServer) -> AsyncIterator[Scene]:
+    address, file = StoreAddress(url=redis.url, password=redis.password), tmp_path / "connection.json"
+    Connection(info=ClusterInfo(), store=address, owner="ada", key=KEY, file=file).write()
+    async with FakeKubernetes(tmp_path) as kubernetes, served() as dashboard:
+        config = RayOffload(
+            backend="kubernetes", owner="ada", kubeconfig=kubernetes.kubeconfig, connection_file=str(file)
+        )
+        offloader = Offloader(config)
+        assert isinstance(offloader.backend, KubernetesBackend)
+        offloader.backend.reach = lambda _: dashboard.address
+        with Store(address, "ada", Signer(KEY)) as store:
+            yield Scene(offloader, kubernetes, store)
+            for job_id in store.ids(100):
+                store.delete(job_id)
+        await offloader.aclose()
+
+
+@pytest.mark.asyncio
+async def test_jobs_are_read_and_forgotten_without_a_cluster(scene: Scene) -> None:
+    scene.job("fit", phase="succeeded", ended=time.time())
+    assert [(r.id, r.phase) for r in await scene.offloader.records()] == [("fit", Phase.SUCCEEDED)]
+    course = await scene.offloader.course("fit")
+    await asyncio.wait_for(scene.offloader.attach(course), 10)
+    draft = await scene.offloader.rerun_draft(course.record, JobOptions())
+    assert draft.copy_from == "fit"
+    await scene.offloader.delete("fit")
+    assert [r.id for r in await scene.offloader.records()] == [draft.spec.id]
+    assert not scene.kubernetes.objects, "no cluster was made for any of it"
+
+
+@pytest.mark.asyncio
+async def test_a_suspended_cluster_stays_suspended_and_what_ran_there_is_lost(scene: Scene) -> None:
+    await scene.offloader.connect()
+    await scene.offloader.backend.suspend("default")
+    silent = time.time() - 3600
+    scene.job("old", phase="running", last_seen=silent, cluster="default")
+    scene.job("elsewhere", phase="running", last_seen=silent, cluster="big")
+    other = Offloader(scene.offloader.config)
+    found = {record.id: record.phase for record in await other.records()}
+    assert found == {"old": Phase.LOST, "elsewhere": Phase.RUNNING}, (
+        "of another cluster nothing is known here"
+    )
+    await other.cancel(await other.course("elsewhere"))
+    assert scene.store.stop_requested("elsewhere")
+    assert scene.kubernetes.cluster()["spec"]["suspend"] is True
+    await other.aclose()
+
+
+@pytest.mark.asyncio
+async def test_the_store_that_was_found_first_serves_until_the_cluster_is_needed(scene: Scene) -> None:
+    first = await scene.offloader.reach()
+    assert await scene.offloader.reach() is first and not first.info.address
+    link = await scene.offloader.connect()
+    assert link.info.address and await scene.offloader.reach() is link
+    spec = ClusterSpec(name="big")
+    await scene.offloader.backend.ensure(spec)
+    assert (await scene.offloader.reach("big")).info.address

@@ -71,7 +71,7 @@ def submit(
     6
     """
     here, label = session(), _label(options.pop("label", ""))
-    chosen = from_keywords(options, here.config.job_options())
+    chosen = here.checked(from_keywords(options, here.config.job_options()))
     if callable(work):
         draft = draft_call(here.origin(), work, args, dict(inputs or {}), chosen, label)
     elif not isinstance(work, str):
@@ -135,7 +135,7 @@ def submit_program(
     """
     here = session()
     given = {"workdir": working_dir, "py_modules": py_modules, "env": {} if env is None else env}
-    chosen = from_keywords({**given, **options}, here.config.job_options())
+    chosen = here.checked(from_keywords({**given, **options}, here.config.job_options()))
     return here.launch(draft_program(here.origin(), _command(entrypoint), input, chosen, _label(label)))
 
 

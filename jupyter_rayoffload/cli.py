@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _of_the_terminal(error: object) -> str:
     """Give the text of an error with the terminal's verbs in the place of the notebook's."""
-    text = re.sub(r"%ray (jobs|attach|logs|cancel|cluster)\b", r"jupyter rayoffload \1", str(error))
+    text = re.sub(r"%ray (jobs|attach|logs|cancel|cluster|profiles)\b", r"jupyter rayoffload \1", str(error))
     return re.sub(r"%ray(?! ?\w)", "jupyter rayoffload cluster", text)
 
 
@@ -93,6 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     cluster = verb("cluster", _cluster, "show the cluster, or start and stop it")
     cluster.add_argument("action", nargs="?", choices=["up", "down"], help="start it, or stop it")
     cluster.add_argument("--force", action="store_true", help="stop it although jobs are running")
+    cluster.add_argument(
+        "words",
+        nargs=argparse.REMAINDER,
+        metavar="...",
+        help="of up: --profile P FIELD=VALUE, as `profiles` lists them; of down: --force",
+    )
+    verb("profiles", _profiles, "list the sizes that clusters may have")
     verb("doctor", _doctor, "check every part, and say how to mend what fails")
     return parser
 
@@ -229,9 +236,17 @@ def _cluster(given: argparse.Namespace) -> None:
 
     here = session()
     if given.action:
-        CLUSTER_VERBS[given.action](here, ["--force"] if given.force and given.action == "down" else [])
+        first = ["--force"] if given.force and given.action == "down" else []
+        CLUSTER_VERBS[given.action](here, [*first, *given.words])
     else:
         print(cluster_sentence(here.call(here.offloader.backend.get("default"))))
+
+
+def _profiles(given: argparse.Namespace) -> None:
+    from .display import show_profiles
+    from .session import session
+
+    show_profiles(session())
 
 
 # ---------------------------------------------------------------------- doctor

@@ -7,23 +7,25 @@ configuration of the running application (``c.RayOffload...`` in ``ipython_confi
 
 from __future__ import annotations
 
-import dataclasses
 import getpass
 import hashlib
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitlets import Bool, Dict, Enum, Float, Int, TraitError, TraitType, Unicode, default, validate
+from traitlets import Bool, Dict, Enum, Float, Int, List, TraitError, TraitType, Unicode, default, validate
 from traitlets.config import Application, Config, Configurable
 
-from .errors import FormatMismatch, UsageError
-from .models import ClusterSpec, JobOptions
+from .declared import read_profiles
+from .errors import UsageError
+from .models import JobOptions, Profile
 from .options import duration, from_keywords, memory
+from .specification import cluster_spec, did_you_mean
 
 if TYPE_CHECKING:
     from .remote.store import Lifetimes
@@ -102,6 +104,17 @@ class Json(Dict):
         found = json.loads(s)
         if not isinstance(found, dict):
             raise ValueError("it is no JSON object")
+        return found
+
+
+class JsonList(List):  # type: ignore[type-arg]
+    """A list, in text as JSON."""
+
+    def from_string(self, s: str) -> list[Any]:
+        """Read what a variable or ``%ray config`` says."""
+        found = json.loads(s)
+        if not isinstance(found, list):
+            raise ValueError("it is no JSON list")
         return found
 
 
@@ -246,6 +259,14 @@ class RayOffload(Configurable):
         help="What a cluster on Kubernetes is, in the JSON form of models.ClusterSpec: head, groups, "
         "store_secret, token_secret, volumes, overlay and more. Default: a head of 1 CPU, one worker of 2.",
     ).tag(config=True)
+    profiles = JsonList(
+        help="Named sizes of clusters on Kubernetes, for --profile: a list with name, title, description, "
+        "default, cluster (what differs from kubernetes_cluster), fields (what people may change) and caps; "
+        "docs/clusters.md describes them. Default: one, of kubernetes_cluster."
+    ).tag(config=True)
+    profiles_file = Unicode(
+        help="YAML file with the list of profiles, instead of profiles. It is read anew at each use."
+    ).tag(config=True)
     kubernetes_start_timeout = Duration(
         600, help="How long a cluster on Kubernetes may take to start: nodes and images may have to come."
     ).tag(config=True)
@@ -314,14 +335,10 @@ class RayOffload(Configurable):
     @validate("kubernetes_cluster")
     def _validate_kubernetes_cluster(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
         given: dict[str, Any] = proposal["value"]
-        known = [field.name for field in dataclasses.fields(ClusterSpec)]
-        for name in given:
-            if name not in known:
-                raise TraitError(f"kubernetes_cluster: no {name!r} there. {_did_you_mean(name, known)}")
         try:
-            ClusterSpec.from_json(given)
-        except FormatMismatch as error:
-            raise TraitError(f"kubernetes_cluster: {error.message}") from None
+            cluster_spec(given, "kubernetes_cluster")
+        except ValueError as error:
+            raise TraitError(str(error)) from None
         return given
 
     @validate("owner")
@@ -336,7 +353,7 @@ class RayOffload(Configurable):
         given: dict[str, Any] = proposal["value"]
         for name in given:
             if name not in OPTIONS:
-                raise TraitError(f"defaults: there is no job option {name!r}. {_did_you_mean(name, OPTIONS)}")
+                raise TraitError(f"defaults: there is no job option {name!r}. {did_you_mean(name, OPTIONS)}")
         try:
             from_keywords(given, JobOptions())
         except UsageError as error:
@@ -363,9 +380,24 @@ class RayOffload(Configurable):
         if parent is not None:
             config.merge(parent.config)
         try:
-            return cls(config=config, **given)
+            made = cls(config=config, **given)
         except TraitError as error:
             raise UsageError(str(error), "%ray config shows the settings") from None
+        made.cluster_profiles()
+        return made
+
+    def cluster_profiles(self) -> tuple[Profile, ...]:
+        """Give the named sizes that the site declares for its clusters; one of them is the default.
+
+        Raises
+        ------
+        UsageError
+            One of them cannot be, or their file cannot be read.
+        """
+        if self.profiles and self.profiles_file:
+            raise UsageError("profiles and profiles_file are both set", "Keep one of them")
+        declared = _yaml(self.profiles_file) if self.profiles_file else self.profiles
+        return read_profiles(declared, self.kubernetes_cluster)
 
     def job_options(self) -> JobOptions:
         """Give the options of a job for which none are asked."""
@@ -401,10 +433,16 @@ class RayOffload(Configurable):
             except (TraitError, ValueError) as error:
                 raise UsageError(f"{key} cannot be {text!r}", str(error).removeprefix("defaults: ")) from None
         elif key in self.trait_names(config=True):
+            before = getattr(self, key)
             self._set(key, text, key)
+            try:
+                self.cluster_profiles()
+            except UsageError:
+                setattr(self, key, before)
+                raise
         else:
             known = sorted({*self.trait_names(config=True), *OPTIONS})
-            raise UsageError(f"there is no setting {key!r}", _did_you_mean(key, known))
+            raise UsageError(f"there is no setting {key!r}", did_you_mean(key, known))
 
     def _set(self, name: str, text: str, said: str) -> None:
         trait = self.traits()[name]
@@ -442,6 +480,7 @@ _PLAIN = {
     "owner": "up to 63 letters, digits, '.', '_' and '-', a letter or a digit first",
     "a unicode string": "some text",
     "kubernetes_cluster": "a JSON object with the fields of a ClusterSpec",
+    "profiles": "a JSON list of profiles",
     "a float": "a number",
     "an int": "a whole number",
     "an int or None": "a whole number",
@@ -459,12 +498,15 @@ def _allowed(trait: TraitType[Any, Any]) -> str:
     return f"{info}, or none" if trait.allow_none else info
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    import difflib
+def _yaml(file: str) -> Any:
+    """Read the file of profiles."""
+    import yaml
 
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"Did you mean {near[0]}?" if near else "There are: " + ", ".join(known)
+    try:
+        return yaml.safe_load(Path(file).expanduser().read_text("utf-8")) or []
+    except (OSError, RuntimeError, ValueError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise UsageError(f"profiles_file {file!r:.200} cannot be read: {said:.300}", "Correct it") from None
 
 
 def _read_files() -> Config:

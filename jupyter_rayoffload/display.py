@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from .models import JobRecord, Phase
 from .phase import Event
+from .profiles import profile_text
 from .record import TAIL_LINES, bundle, live_bundle
 from .record import text as record_text
 from .words import clock_text, cluster_sentence, duration_text, phase_word, size_text
@@ -192,6 +193,15 @@ def show_jobs(session: Session, limit: int = 20) -> None:
         print("No jobs yet: write %%ray_job over a cell")
     for record in records:
         print(job_line(record))
+
+
+def show_profiles(session: Session) -> None:
+    """Print the sizes that clusters may have, each with what can be chosen."""
+    found = session.profiles()
+    if not found:
+        print("The embedded cluster has no profiles, nor has one that is used by its address")
+    for profile in found:
+        print(profile_text(profile))
 
 
 def job_line(record: JobRecord) -> str:

@@ -9,13 +9,14 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
 from . import options as option_table
-from .errors import JobNotFound, UsageError
+from .errors import JobNotFound, OffloadError, UsageError
 from .options import MagicLine, parse_line
 from .tracebacks import Tracebacks, as_here
 
@@ -24,11 +25,24 @@ if TYPE_CHECKING:
 
     from .job import Job
     from .landing import Landing
+    from .models import Profile
     from .session import Session
 
 __all__ = ["OffloadMagics", "load", "unload"]
 
-_VERBS = ("jobs", "attach", "logs", "result", "cancel", "rerun", "delete", "cluster", "config", "help")
+_VERBS = (
+    "jobs",
+    "attach",
+    "logs",
+    "result",
+    "cancel",
+    "rerun",
+    "delete",
+    "cluster",
+    "profiles",
+    "config",
+    "help",
+)
 
 
 @magics_class
@@ -66,6 +80,12 @@ class OffloadMagics(Magics):
     def session(self) -> Session:
         """What links this process to its owner's jobs."""
         return self.landing.session
+
+    def profiles(self) -> Sequence[Profile]:
+        """Give the profiles for completion, which says nothing where there is something wrong."""
+        with contextlib.suppress(OffloadError):
+            return self.session.profiles()
+        return ()
 
     def arrive(self, names: tuple[str, ...]) -> None:
         """Wait for pending names; :mod:`.landing` puts this call in front of a cell."""
@@ -137,7 +157,8 @@ class OffloadMagics(Magics):
             )
 
     def _with_defaults(self, given: MagicLine) -> MagicLine:
-        given.options = option_table.over(given.options, self.session.config.job_options())
+        filled = option_table.over(given.options, self.session.config.job_options())
+        given.options = self.session.checked(filled)
         return given
 
     # ------------------------------------------------------------------ %ray
@@ -209,6 +230,12 @@ class OffloadMagics(Magics):
             )
         return CLUSTER_VERBS[verb](self.session, rest)
 
+    def _ray_profiles(self, words: list[str]) -> None:
+        from .display import show_profiles
+
+        _no_more("%ray profiles", words)
+        show_profiles(self.session)
+
     def _ray_config(self, words: list[str]) -> None:
         config = self.session.config
         for word in words:
@@ -249,6 +276,7 @@ _HELP = """%ray                      state of the cluster, and the newest jobs
 %ray rerun ID             start it again, from the same inputs
 %ray delete ID            forget it
 %ray cluster [up|down]    the cluster's panel, or the verb
+%ray profiles             sizes of clusters, for --profile and %ray cluster up
 %ray config [KEY=VALUE]   settings for this notebook
 %%ray_job?                the options of %%ray_job"""
 
@@ -287,9 +315,13 @@ def _show(job: Job) -> None:
     show(job)
 
 
-def _can_follow(line: str, number: int) -> Sequence[str]:
+def _can_follow(line: str, number: int, profiles: Callable[[], Sequence[Profile]]) -> Sequence[str]:
     """Give the words that can end `line`, the text before the cursor."""
     words = line.split()[: None if line[-1:].isspace() else -1]
+    if words[-1:] == ["--profile"] and words[0] in ("%%ray_job", "%ray"):
+        return [profile.name for profile in profiles()]
+    if words[:3] == ["%ray", "cluster", "up"]:
+        return [*_choices_that_follow(words, profiles()), *option_table.up_completions(words)]
     if number == 0 and words[:1] == ["%%ray_job"] and re.search(r"\s-\S*$", line):
         return option_table.completions(line)
     if words == ["%ray"]:
@@ -301,7 +333,23 @@ def _can_follow(line: str, number: int) -> Sequence[str]:
     return ()
 
 
-def _matcher() -> Any:
+def _choices_that_follow(words: Sequence[str], profiles: Sequence[Profile]) -> list[str]:
+    """Give what can be chosen of the profile that is named in `words`, or of the default one."""
+    from .profiles import pick, plain
+
+    named = dict(pairwise(words)).get("--profile", "")
+    with contextlib.suppress(UsageError):
+        chosen = {word.partition("=")[0] for word in words}
+        fields = [f for f in pick(profiles, named).fields if f.name not in chosen]
+        return [
+            f"{field.name}={value}"
+            for field in fields
+            for value in ([plain(choice.value) for choice in field.choices] or [""])
+        ]
+    return []
+
+
+def _matcher(magics: OffloadMagics) -> Any:
     from IPython.core.completer import SimpleCompletion, context_matcher
 
     @context_matcher()  # type: ignore[untyped-decorator,unused-ignore]
@@ -309,7 +357,7 @@ def _matcher() -> Any:
         # Not IPython's own token: where it is given a text alone, that is all of the text.
         line = context.text_until_cursor.lstrip()
         word = re.split(r"\s", line)[-1]
-        found = [f for f in _can_follow(line, context.cursor_line) if f.startswith(word)]
+        found = [f for f in _can_follow(line, context.cursor_line, magics.profiles) if f.startswith(word)]
         return {
             "completions": [SimpleCompletion(text=f, type="option") for f in found],
             "matched_fragment": word,
@@ -330,7 +378,7 @@ def load(shell: InteractiveShell) -> None:
     formatter.ipython_display_formatter.for_type_by_name(f"{__package__}.job", "Job", _show)
     completer = getattr(shell, "Completer", None)
     if completer is not None and hasattr(completer, "custom_matchers"):
-        magics.matcher = _matcher()
+        magics.matcher = _matcher(magics)
         completer.custom_matchers.append(magics.matcher)
 
 

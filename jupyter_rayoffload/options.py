@@ -13,9 +13,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from .errors import UsageError
-from .models import JobOptions, Resources
+from .models import ClusterSpec, JobOptions, Resources
 
-__all__ = ["MagicLine", "completions", "duration", "from_keywords", "memory", "over", "parse_line", "usage"]
+__all__ = [
+    "MagicLine",
+    "completions",
+    "duration",
+    "from_keywords",
+    "memory",
+    "over",
+    "parse_line",
+    "parse_up",
+    "up_completions",
+    "usage",
+]
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -117,12 +128,6 @@ def _text(text: str) -> str:
     return text.strip()
 
 
-def _profile(text: str) -> str:
-    """Refuse what nothing would heed."""
-    _text(text)
-    raise ValueError("a profile that the site declares, and there are none yet; leave it out")
-
-
 def _texts(what: str) -> Callable[[Any], tuple[str, ...]]:
     """Give a reader of one text or several."""
 
@@ -180,8 +185,10 @@ def _mapping(value: Any, what: str) -> dict[str, Any]:
 class _Parser(argparse.ArgumentParser):
     """argparse that raises our one-line error instead of leaving the process."""
 
+    hint = "%%ray_job? shows the options"
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}", f"{self.prog}? shows the options")
+        raise UsageError(f"{self.prog}: {message}", self.hint)
 
 
 def _typed(read: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -217,7 +224,10 @@ def _build() -> _Parser:
         help="follow the job; its exception is raised here, an interrupt cancels it",
     )
     option(
-        "--profile", read=_profile, metavar="P", help="size of the cluster, as the site declares it (planned)"
+        "--profile",
+        read=_text,
+        metavar="P",
+        help="size of the cluster, as the site declares it",
     )
     option("--cluster", read=_text, metavar="C", help="name of the cluster")
     option("--cpus", read=_amount, metavar="N", help="CPUs that the job reserves")
@@ -364,10 +374,41 @@ def _known_flags(words: Sequence[str]) -> None:
             )
 
 
+def _choice(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise ValueError("FIELD=VALUE of the profile, such as workers=4")
+    return name, value
+
+
+def _build_up() -> _Parser:
+    p = _Parser(prog="%ray cluster up", add_help=False, allow_abbrev=False)
+    p.hint = "%ray cluster up [--cluster C] [--profile P] [FIELD=VALUE ...]; %ray profiles lists them"
+    p.add_argument("--cluster", type=_typed(_text))
+    p.add_argument("--profile", type=_typed(_text))
+    p.add_argument("choices", type=_typed(_choice), nargs="*", metavar="FIELD=VALUE")
+    return p
+
+
+_UP = _build_up()
+
+
+def parse_up(words: Sequence[str]) -> ClusterSpec:
+    """Read what follows ``%ray cluster up``: name, profile and choices of the cluster that is asked for.
+
+    Raises
+    ------
+    UsageError
+        One line that says what is allowed.
+    """
+    given = _UP.parse_intermixed_args(words)
+    return ClusterSpec(given.cluster or "default", given.profile or "", dict(given.choices))
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "inputs": _names,
     "outputs": _names,
-    "profile": _profile,
+    "profile": _text,
     "cluster": _text,
     "cpus": _amount,
     "gpus": _amount,
@@ -437,3 +478,9 @@ def completions(line: str) -> list[str]:
     flags = [f for a in _PARSER._actions for f in a.option_strings if f.startswith("--")]
     repeatable = {"--resource", "--pip", "--py-module", "--env", "--exclude", "--fetch"}
     return [f for f in flags if f not in used or f in repeatable]
+
+
+def up_completions(words: Sequence[str]) -> list[str]:
+    """Give the options that can follow on the line ``%ray cluster up``."""
+    flags = [f for a in _UP._actions for f in a.option_strings]
+    return [f for f in flags if f not in words]

@@ -17,6 +17,7 @@ from .course import Course, Draft
 from .errors import OffloadError, StillRunning
 from .job import Job, Observer
 from .models import JobOptions, JobRecord
+from .profiles import Profile, pick
 
 if TYPE_CHECKING:
     from .config import RayOffload
@@ -63,6 +64,21 @@ class Session:
         signer = self.offloader.backend.signer()
         limit = self.config.freeze_limit
         return Origin(self.config.owner, self.notebook, self.folder, self.namespace, signer, limit)
+
+    def profiles(self) -> tuple[Profile, ...]:
+        """Give the named sizes that clusters may have here."""
+        return self.call(self.offloader.backend.profiles())
+
+    def checked(self, options: JobOptions) -> JobOptions:
+        """Refuse a profile that there is not, before anything is frozen or sent.
+
+        Raises
+        ------
+        UsageError
+        """
+        if options.profile:
+            pick(self.profiles(), options.profile)
+        return options
 
     @property
     def offloader(self) -> Offloader:

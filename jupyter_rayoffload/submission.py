@@ -9,7 +9,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,20 +71,29 @@ class Offloader:
     # ------------------------------------------------------------------ the cluster
 
     async def connect(
-        self, cluster: str = "", profile: str = "", on_change: Callable[[ClusterInfo], None] | None = None
+        self,
+        cluster: str = "",
+        profile: str = "",
+        on_change: Callable[[ClusterInfo], None] | None = None,
+        choices: Mapping[str, Any] | None = None,
     ) -> Link:
         """Give the open way to a cluster, which is made where there is none.
 
         Raises
         ------
+        UsageError
+            The cluster of that name has another profile, or other choices.
         ClusterError, StoreError
         """
-        name = cluster or "default"
+        spec = ClusterSpec(name=cluster or "default", profile=profile, choices=choices or {})
+        name = spec.name
         async with self._connecting:
             link = self._links.get(name)
-            if link and await link.answers():
+            # Of a cluster of another size, the back end knows what it is now.
+            same = link and not choices and profile in ("", link.info.profile)
+            if link and same and await link.answers():
                 return link
-            connection = await self.backend.ensure(ClusterSpec(name=name, profile=profile), on_change)
+            connection = await self.backend.ensure(spec, on_change)
             opened = await self.opener(connection, self.config)
             if link:
                 await link.aclose()

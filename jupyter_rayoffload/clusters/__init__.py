@@ -14,7 +14,7 @@ from .connection import Connection, read_connection
 
 if TYPE_CHECKING:
     from ..config import RayOffload
-    from ..models import ClusterInfo, ClusterSpec
+    from ..models import ClusterInfo, ClusterSpec, Profile
     from ..remote.signing import Signer
 
 __all__ = ["ClusterBackend", "Connection", "OnChange", "open_backend"]
@@ -30,7 +30,13 @@ class ClusterBackend(Protocol):
         """Give the owner's signer, which needs no cluster yet."""
 
     async def ensure(self, spec: ClusterSpec, on_change: OnChange | None = None) -> Connection:
-        """Make the cluster where there is none, wait until it and its store answer, give the way to them."""
+        """Make the cluster where there is none, wait until it and its store answer, give the way to them.
+
+        One that is there, of another profile or other choices than `spec` names, is refused.
+        """
+
+    async def profiles(self) -> tuple[Profile, ...]:
+        """Give the named sizes that clusters may have; none where there is nothing to choose."""
 
     async def find(self, name: str) -> Connection | None:
         """Give the way to a store, and to the cluster if that seems to run; nothing is started or kept alive.

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import ClusterUnreachable, UsageError
 from ..models import ClusterInfo, ClusterPhase
+from ..profiles import pick
 from . import owner
 from .checks import check_ray, check_store, look
 from .connection import Connection, read_connection, read_secret
 
 if TYPE_CHECKING:
     from ..config import RayOffload
-    from ..models import ClusterSpec
+    from ..models import ClusterSpec, Profile
     from ..remote.signing import Signer
     from ..remote.store import StoreAddress
     from . import OnChange
@@ -49,7 +50,7 @@ class AddressBackend:
         Raises
         ------
         UsageError
-            The configuration is not complete.
+            The configuration is not complete, or a profile is asked for.
         ClusterUnreachable, ClusterRefused, ClusterMismatch
             Ray cannot be used.
         StoreUnreachable, StoreRefused
@@ -57,6 +58,8 @@ class AddressBackend:
         """
         from ..rayapi import RayClient
 
+        if spec.profile or spec.choices:
+            pick((), spec.profile)
         connection = self._configured()
         if on_change:
             reason = f"Connecting to {connection.info.address}"
@@ -75,6 +78,10 @@ class AddressBackend:
         if on_change:
             on_change(info)
         return self._connection
+
+    async def profiles(self) -> tuple[Profile, ...]:
+        """See :class:`.ClusterBackend`: it has the size that somebody gave it."""
+        return ()
 
     async def find(self, name: str = "") -> Connection | None:
         """See :class:`.ClusterBackend`."""

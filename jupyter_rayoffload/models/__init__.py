@@ -18,9 +18,11 @@ from .job import (
     Value,
     ValueState,
 )
+from .profile import Choice, Profile, ProfileField
 
 __all__ = [
     "STEPS",
+    "Choice",
     "ClusterInfo",
     "ClusterPhase",
     "ClusterSpec",
@@ -32,6 +34,8 @@ __all__ = [
     "Model",
     "Phase",
     "PodSpec",
+    "Profile",
+    "ProfileField",
     "Resources",
     "Step",
     "Value",

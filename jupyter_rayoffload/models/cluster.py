@@ -111,11 +111,15 @@ class Volume(Model):
 
 @dataclass(frozen=True)
 class ClusterSpec(Model):
-    """What a cluster should be; the embedded back end reads only its name.
+    """What a cluster should be; back ends that make none of other sizes read only its name.
 
     Parameters
     ----------
-    name, profile : str
+    name : str
+    profile : str
+        Name of the size that was asked for, or that it is made from.
+    choices : Mapping
+        What was chosen of that profile's fields: ``{"workers": 4}``.
     image : str
         Must have ``ray[default]`` and the Python minor version of the kernel.
     ray : str
@@ -146,6 +150,7 @@ class ClusterSpec(Model):
 
     name: str = "default"
     profile: str = ""
+    choices: Mapping[str, Any] = field(default_factory=dict)
     image: str = ""
     ray: str = ""
     pull_policy: str = ""
@@ -172,6 +177,10 @@ class ClusterInfo(Model):
     name : str
     kind : str
         ``embedded``, ``address`` or ``kubernetes``.
+    profile : str
+        The one that it was made from; empty where there is none.
+    choices : Mapping
+        The values of that profile's fields that it was made with.
     phase : ClusterPhase
     reason, detail : str
         In words, as in :class:`JobRecord`.
@@ -192,6 +201,8 @@ class ClusterInfo(Model):
 
     name: str = "default"
     kind: str = ""
+    profile: str = ""
+    choices: Mapping[str, Any] = field(default_factory=dict)
     phase: ClusterPhase = ClusterPhase.NONE
     reason: str = ""
     detail: str = ""

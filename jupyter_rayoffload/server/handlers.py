@@ -16,6 +16,7 @@ from tornado import web
 from .. import __version__
 from ..errors import ClusterNotRunning, OffloadError, StoreError, UsageError
 from ..models import ClusterSpec
+from ..profiles import profile_view
 from . import bodies, schema
 
 if TYPE_CHECKING:
@@ -216,7 +217,8 @@ class ProfilesHandler(Handler):
     @answers
     async def get(self) -> None:
         """See ``openapi.yaml``."""
-        self.answer({"profiles": []})
+        found = await self.service.backend.profiles()
+        self.answer({"profiles": [profile_view(profile) for profile in found]})
 
 
 class ClustersHandler(Handler):
@@ -237,7 +239,8 @@ class ClustersHandler(Handler):
     @answers
     async def post(self) -> None:
         """See ``openapi.yaml``."""
-        spec = ClusterSpec(name=self.body.get("name", "default"), profile=self.body.get("profile", ""))
+        asked = self.body
+        spec = ClusterSpec(asked.get("name", "default"), asked.get("profile", ""), asked.get("options", {}))
         info, ready = await self.service.ensure(spec)
         if not ready:
             self.place("clusters", spec.name)

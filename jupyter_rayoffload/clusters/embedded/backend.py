@@ -24,6 +24,7 @@ import psutil
 
 from ...errors import ClusterError, ClusterStartFailed, StoreError, UsageError, by_name
 from ...models import ClusterInfo, ClusterPhase
+from ...profiles import pick
 from .. import owner
 from ..checks import check_store, look
 from ..connection import Connection, read_connection
@@ -32,7 +33,7 @@ from .places import BUSY, Places, Settings, State, alive, keeper_state, last_sta
 
 if TYPE_CHECKING:
     from ...config import RayOffload
-    from ...models import ClusterSpec
+    from ...models import ClusterSpec, Profile
     from ...remote.signing import Signer
     from .. import OnChange
 
@@ -73,10 +74,14 @@ class LocalBackend:
 
         Raises
         ------
+        UsageError
+            Another cluster is asked for, or a profile.
         ClusterStartFailed
             With the reason, and the end of the keeper's log.
         """
         _only(spec.name)
+        if spec.profile or spec.choices:
+            pick((), spec.profile)
         began, told, starts = time.monotonic(), "", 0
         while True:
             state = keeper_state(self.places.lock)
@@ -100,6 +105,10 @@ class LocalBackend:
                     f"See {self.places.log}; %ray cluster down removes what is there",
                 )
             await asyncio.sleep(0.1)
+
+    async def profiles(self) -> tuple[Profile, ...]:
+        """See :class:`.ClusterBackend`: it has the size of this machine."""
+        return ()
 
     async def find(self, name: str = NAME) -> Connection | None:
         """See :class:`.ClusterBackend`; whoever only looks must not keep an idle cluster from stopping."""

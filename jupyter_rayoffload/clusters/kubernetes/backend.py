@@ -21,14 +21,23 @@ from ...errors import (
     ClusterUnreachable,
     UsageError,
 )
-from ...models import ClusterInfo, ClusterPhase, ClusterSpec
+from ...models import ClusterInfo, ClusterPhase, ClusterSpec, Profile
+from ...profiles import apply, pick
 from .. import owner
 from ..address import configured_store, configured_token
 from ..checks import look
 from ..connection import Connection, read_connection
 from .api import EVENTS, PODS, RAYCLUSTERS, SECRETS, KubeApi
 from .conditions import Verdict, judged
-from .manifest import ANNOTATION_CLUSTER, CONNECTION_FILE, labels_of, object_name, ray_cluster
+from .manifest import (
+    ANNOTATION_CLUSTER,
+    CONNECTION_FILE,
+    has_store,
+    labels_of,
+    made_from,
+    object_name,
+    ray_cluster,
+)
 from .observer import Observer, Seen, look_once, seen_of
 from .refusals import Conflict, NotThere
 from .starting import TICK, Start
@@ -94,7 +103,8 @@ class KubernetesBackend:
         Raises
         ------
         UsageError
-            The settings are not complete.
+            The settings are not complete; what is asked for is not declared; or a cluster of another profile
+            has this name.
         ClusterStartFailed
             It has not come up in time, or waiting would not help.
         ClusterRefused
@@ -102,12 +112,12 @@ class KubernetesBackend:
         ClusterUnreachable, ClusterMismatch, ClusterError
         StoreRefused, StoreError
         """
-        spec = self._whole(spec)
-        way = self._configured(spec)
+        asked, spec = self._whole(spec)
+        self._configured()
         api = await self.api.open()
         body = ray_cluster(spec, self.config.owner, api.namespace)
         await self._may_create()
-        connection = await Start(self, spec.name, body, way, on_change).run()
+        connection = await Start(self, asked, body, on_change).run()
         self.known[spec.name] = connection
         return connection
 
@@ -124,7 +134,7 @@ class KubernetesBackend:
             token = self._tokens.get(seen.cluster["metadata"]["uid"]) or await self.token(seen.cluster)
         except NotThere:
             return dataclasses.replace(way, info=info.replace(address=""))
-        return dataclasses.replace(way, ray_token=token)
+        return self.way(seen.cluster, info, token)
 
     async def get(self, name: str = "default") -> ClusterInfo:
         """See :class:`.ClusterBackend`."""
@@ -237,20 +247,30 @@ class KubernetesBackend:
 
     # ------------------------------------------------------------------ what the settings say
 
-    def _whole(self, spec: ClusterSpec) -> ClusterSpec:
-        """Give the specification that the settings have for a cluster of which only the name is given."""
-        if spec.image:
-            return spec
-        config = self.config
-        made = ClusterSpec.from_json(config.kubernetes_cluster)
-        return made.replace(
-            name=spec.name,
-            profile=spec.profile or made.profile,
-            image=made.image or config.image,
-            ray=made.ray or config.ray_version,
-        )
+    async def profiles(self) -> tuple[Profile, ...]:
+        """See :class:`.ClusterBackend`."""
+        return self.config.cluster_profiles()
 
-    def _configured(self, spec: ClusterSpec | None = None) -> Connection:
+    def _whole(self, spec: ClusterSpec) -> tuple[ClusterSpec, ClusterSpec]:
+        """Give what is asked of a cluster that is there already, and what one is made from.
+
+        Raises
+        ------
+        UsageError
+            There is no such profile, or it cannot be chosen so.
+        """
+        if spec.image:
+            return spec, spec
+        config = self.config
+        profile = pick(config.cluster_profiles(), spec.profile)
+        made = apply(profile, spec.choices)
+        whole = made.replace(
+            name=spec.name, image=made.image or config.image, ray=made.ray or config.ray_version
+        )
+        choices = {name: made.choices[name] for name in spec.choices}
+        return ClusterSpec(spec.name, profile.name if choices else spec.profile, choices), whole
+
+    def _configured(self) -> Connection:
         """Give the way to the store, which is there before the cluster."""
         config = self.config
         if not config.connection_file:
@@ -264,8 +284,13 @@ class KubernetesBackend:
             raise UsageError(
                 f"the connection file {config.connection_file} is not here", "Correct connection_file"
             ) from None
-        file = Path(CONNECTION_FILE) if spec and spec.store_secret else there.file
-        return dataclasses.replace(there, store=configured_store(config, there.store), file=file)
+        return dataclasses.replace(there, store=configured_store(config, there.store))
+
+    def way(self, cluster: Mapping[str, Any], info: ClusterInfo, token: str) -> Connection:
+        """Give the way to a cluster that is there; its pods may have the connection file elsewhere."""
+        there = self._configured()
+        file = Path(CONNECTION_FILE) if has_store(cluster) else there.file
+        return dataclasses.replace(there, info=info, ray_token=token, file=file)
 
     async def _may_create(self) -> None:
         """Where nobody has asked for Kubernetes by name, an account without rights is no error of its own."""
@@ -320,9 +345,12 @@ class KubernetesBackend:
             return self.silent(name, seen.silent_since)
         verdict = verdict or judged(seen.cluster, seen.pods, seen.events, time.time())
         cluster, running = seen.cluster, verdict.phase is ClusterPhase.RUNNING
+        profile, choices = made_from(cluster) if cluster else ("", {})
         return ClusterInfo(
             name=name,
             kind="kubernetes",
+            profile=profile,
+            choices=choices,
             phase=verdict.phase,
             reason=verdict.reason,
             detail=verdict.detail,

@@ -7,6 +7,7 @@ https://github.com/ray-project/kuberay/blob/v1.6.2/ray-operator/apis/ray/v1/rayc
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -16,11 +17,15 @@ from ...errors import UsageError
 from ...models import ClusterSpec, PodSpec, Volume, WorkerGroup
 
 __all__ = [
+    "ANNOTATION_CHOICES",
     "ANNOTATION_CLUSTER",
+    "ANNOTATION_PROFILE",
     "CONNECTION_FILE",
     "LABEL_CLUSTER",
     "LABEL_OWNER",
+    "has_store",
     "labels_of",
+    "made_from",
     "object_name",
     "overlaid",
     "ray_cluster",
@@ -30,10 +35,13 @@ LABEL_OWNER = "rayoffload/owner"
 LABEL_CLUSTER = "rayoffload/cluster"
 #: Labels are short and take few characters; these say the names as they are.
 ANNOTATION_OWNER, ANNOTATION_CLUSTER = "rayoffload/owner-name", "rayoffload/cluster-name"
+#: What it was made from, so that it is not taken for a cluster of another size.
+ANNOTATION_PROFILE, ANNOTATION_CHOICES = "rayoffload/profile", "rayoffload/choices"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "jupyter-rayoffload"}
 #: Where the Secret of the store is mounted in Ray pods.
 STORE_PATH = "/etc/rayoffload"
 CONNECTION_FILE = f"{STORE_PATH}/connection.json"
+_STORE = "rayoffload-store"
 #: Supplementary group of Ray pods, to which a mounted Secret is readable (mode 0440). Any number will do.
 STORE_GROUP = 1000
 #: A group name becomes part of names of pods, which KubeRay cuts at 50 characters.
@@ -110,7 +118,13 @@ def ray_cluster(spec: ClusterSpec, owner: str, namespace: str) -> dict[str, Any]
             "name": object_name(owner, spec.name),
             "namespace": namespace,
             "labels": {**spec.labels, **MANAGED_BY, **labels_of(owner, spec.name)},
-            "annotations": {**spec.annotations, ANNOTATION_OWNER: owner, ANNOTATION_CLUSTER: spec.name},
+            "annotations": {
+                **spec.annotations,
+                ANNOTATION_OWNER: owner,
+                ANNOTATION_CLUSTER: spec.name,
+                ANNOTATION_PROFILE: spec.profile,
+                ANNOTATION_CHOICES: json.dumps(dict(spec.choices)) if spec.choices else "",
+            },
         },
         "spec": body,
     }
@@ -120,6 +134,22 @@ def ray_cluster(spec: ClusterSpec, owner: str, namespace: str) -> dict[str, Any]
     for group in whole["spec"].get("workerGroupSpecs", []):
         group.setdefault("rayStartParams", {})
     return dict(overlaid(whole, spec.overlay))
+
+
+def made_from(cluster: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Give the profile and the choices that a RayCluster was made from; empty where nobody has said so."""
+    annotations = cluster["metadata"].get("annotations") or {}
+    try:
+        choices = json.loads(annotations.get(ANNOTATION_CHOICES) or "{}")
+    except ValueError:  # written by hand
+        choices = {}
+    return str(annotations.get(ANNOTATION_PROFILE) or ""), choices if isinstance(choices, dict) else {}
+
+
+def has_store(cluster: Mapping[str, Any]) -> bool:
+    """Whether the connection file is mounted in the pods of a RayCluster."""
+    pod = cluster["spec"]["headGroupSpec"]["template"]["spec"]
+    return any(volume["name"] == _STORE for volume in pod.get("volumes") or ())
 
 
 def _check(spec: ClusterSpec) -> None:
@@ -183,7 +213,7 @@ def _template(spec: ClusterSpec, pod: PodSpec, container: str) -> dict[str, Any]
     volumes = list(spec.volumes)
     env = dict(pod.env)
     if spec.store_secret:
-        volumes.append(Volume("rayoffload-store", STORE_PATH, secret=spec.store_secret, read_only=True))
+        volumes.append(Volume(_STORE, STORE_PATH, secret=spec.store_secret, read_only=True))
         env["RAYOFFLOAD_CONNECTION_FILE"] = CONNECTION_FILE
     return {
         "metadata": {"labels": dict(pod.labels), "annotations": dict(pod.annotations)},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,10 +15,12 @@ from ...errors import (
     ClusterUnreachable,
     StoreUnreachable,
 )
-from ...models import ClusterInfo, ClusterPhase
+from ...models import ClusterInfo, ClusterPhase, ClusterSpec
+from ...profiles import check_same
 from ..checks import check_ray, check_store, look
 from .api import RAYCLUSTERS
 from .conditions import judged
+from .manifest import made_from
 from .observer import Observer, Seen
 from .refusals import Conflict, NotThere
 
@@ -46,29 +47,26 @@ class Start:
     Parameters
     ----------
     backend : KubernetesBackend
-    name : str
-        Of the cluster.
+    asked : ClusterSpec
+        Its name; and what one that is there already must have been made from.
     body : Mapping
         The RayCluster, if it has to be made.
-    way : Connection
-        The way to the store.
     on_change : callable, optional
     """
 
     def __init__(
         self,
         backend: KubernetesBackend,
-        name: str,
+        asked: ClusterSpec,
         body: Mapping[str, Any],
-        way: Connection,
         on_change: OnChange | None,
     ) -> None:
-        self._backend, self._name, self._body, self._way = backend, name, body, way
+        self._backend, self._asked, self._name, self._body = backend, asked, asked.name, body
         self._on_change = on_change
         self._api = backend.api
         self._answered, self._began = False, time.monotonic()
         self._created, self._resumed = 0.0, ""
-        self._last = ClusterInfo(name=name, kind="kubernetes", reason="Kubernetes has not answered yet")
+        self._last = ClusterInfo(name=asked.name, kind="kubernetes", reason="Kubernetes has not answered yet")
 
     async def run(self) -> Connection:
         """Go on until Ray and the store answer, or the time is over."""
@@ -99,6 +97,7 @@ class Start:
         self._backend.check_owner(seen.cluster)
         if seen.cluster["metadata"].get("deletionTimestamp"):
             return self._starting("The cluster that was there is being deleted")
+        self._check(seen.cluster)
         if seen.cluster["spec"].get("suspend"):
             return await self._resume(seen.cluster)
         verdict = judged(seen.cluster, seen.pods, seen.events, time.time())
@@ -110,6 +109,11 @@ class Start:
             )
         info = self._backend.info(self._name, seen, verdict)
         return await self._connect(seen.cluster, info) if info.phase is ClusterPhase.RUNNING else info
+
+    def _check(self, cluster: Mapping[str, Any]) -> None:
+        """Refuse a cluster that was made from something else than what is asked for."""
+        profile, choices = made_from(cluster)
+        check_same(self._asked, ClusterInfo(self._name, profile=profile, choices=choices))
 
     async def _create(self) -> ClusterInfo:
         # What was created a moment ago, the watch is about to tell.
@@ -144,7 +148,7 @@ class Start:
             token = await self._backend.token(cluster)
             async with RayClient(info.address, token) as client:
                 info = await asyncio.wait_for(check_ray(client, info), limit)
-            connection = dataclasses.replace(self._way, info=info, ray_token=token)
+            connection = self._backend.way(cluster, info, token)
             await check_store(connection, limit)
         except (ClusterRefused, ClusterMismatch):
             raise
@@ -165,6 +169,7 @@ class Start:
         """Use a cluster that is known and answers: it needs no Kubernetes to run jobs."""
         known = self._backend.known.get(self._name)
         if known and (await look(known.info, known.ray_token)).session:
+            check_same(self._asked, known.info)
             return known
         if not self._answered and time.monotonic() - self._began > FIRST_ANSWER:
             raise ClusterUnreachable(

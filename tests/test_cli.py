@@ -9,8 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from jupyter_rayoffload import api, cli
+from jupyter_rayoffload import api, cli, cluster_verbs
+from jupyter_rayoffload import session as sessions
 from jupyter_rayoffload.clusters.connection import Connection
+from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.errors import ClusterError, JobNotFound, UsageError
 from jupyter_rayoffload.models import ClusterInfo
 from jupyter_rayoffload.remote.store import StoreAddress
@@ -60,6 +62,37 @@ def test_errors_name_the_verbs_of_the_terminal(
     monkeypatch.setattr(api, "attach", attach)
     assert cli.main(["attach", "x"]) in (1, 2)
     assert capsys.readouterr() == ("", f"{said}\n")
+
+
+def test_a_size_is_chosen_as_in_a_notebook(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+    verbs = {"up": lambda here, words: asked.append(words), "down": lambda here, words: asked.append(words)}
+    monkeypatch.setattr(cluster_verbs, "CLUSTER_VERBS", verbs)
+    for line in ("up", "up --profile large workers=4", "down --force", "--force down", "down --cluster big"):
+        assert cli.main(["cluster", *line.split()]) == 0
+    assert asked == [
+        [],
+        ["--profile", "large", "workers=4"],
+        ["--force"],
+        ["--force"],
+        ["--cluster", "big"],
+    ]
+
+
+def test_profiles_are_listed_in_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profiles = RayOffload(
+        profiles=[{"name": "small", "title": "Small", "caps": {"cpus": 8}}]
+    ).cluster_profiles()
+    monkeypatch.setattr(sessions, "session", lambda: SimpleNamespace(profiles=lambda: profiles))
+    assert cli.main(["profiles"]) == 0
+    assert capsys.readouterr().out == "small (default): Small\n    In all at most 8 CPUs\n"
+    monkeypatch.setattr(sessions, "session", lambda: SimpleNamespace(profiles=lambda: ()))
+    assert cli.main(["profiles"]) == 0
+    assert "The embedded cluster has no profiles" in capsys.readouterr().out
 
 
 def test_a_store_that_does_not_answer_is_told_of_once(

@@ -86,7 +86,10 @@ def test_text_is_read_by_the_kind_of_the_setting(key: str, text: str, value: obj
         ("defaults.colour", "red", "there is no setting 'defaults.colour'"),
         ("owner", "a b", "owner cannot be 'a b'. It must be up to 63 letters, digits, '.', '_' and '-'"),
         ("check_timeout", "soon", "It must be a number, at least 0.1"),
-        ("profile", "big", "a profile that the site declares, and there are none yet"),
+        ("profiles", "[{}]", "profile 1: name: up to 63 letters"),
+        ("profiles", "{}", "profiles cannot be '{}'. It must be a JSON list of profiles"),
+        ("profiles", '[{"name": "a", "cluster": {"hed": {}}}]', "profile a: cluster: no 'hed' there"),
+        ("profiles_file", "/is/not/there.yaml", "profiles_file '/is/not/there.yaml' cannot be read"),
     ],
 )
 def test_what_is_not_allowed_is_told_in_one_line(key: str, text: str, said: str) -> None:
@@ -96,6 +99,53 @@ def test_what_is_not_allowed_is_told_in_one_line(key: str, text: str, said: str)
         config.set_from_text(key, text)
     assert said in str(caught.value) and "\n" not in str(caught.value)
     assert config.shown() == before
+
+
+PROFILES = """
+- name: small
+- name: large
+  default: true
+  cluster:
+    head: {cpus: 2, memory: 8GiB}
+  fields:
+    - {name: memory, path: head.memory, kind: size, maximum: 16GiB}
+"""
+
+
+def test_profiles_come_from_a_setting_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    [only] = RayOffload.load().cluster_profiles()
+    assert (only.name, only.cluster.groups[0].name) == ("default", "workers")
+    file = tmp_path / "profiles.yaml"
+    file.write_text(PROFILES)
+    config = RayOffload.load(profiles_file=str(file))
+    assert [(p.name, p.default) for p in config.cluster_profiles()] == [("small", False), ("large", True)]
+    assert config.cluster_profiles()[1].cluster.head.memory == 8 << 30
+    file.write_text("- name: other")  # a site may change it while kernels run
+    assert [p.name for p in config.cluster_profiles()] == ["other"]
+    with pytest.raises(UsageError, match="profiles and profiles_file are both set. Keep one of them"):
+        config.set_from_text("profiles", '[{"name": "a"}]')
+    assert config.profiles == []
+    monkeypatch.setenv("RAYOFFLOAD_PROFILES", '[{"name": "a"}]')
+    assert [p.name for p in RayOffload.load().cluster_profiles()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- name: [", "cannot be read: while parsing"),
+        ("profiles: []", "the profiles are no list"),
+        (
+            "- {name: a, fields: [{name: n, path: head.cpus, kind: slider}]}",
+            "profile a: field n: kind: expected",
+        ),
+    ],
+)
+def test_profiles_that_cannot_be_are_refused_at_load(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "profiles.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        RayOffload.load(profiles_file=str(file))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_variable_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

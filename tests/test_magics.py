@@ -28,8 +28,51 @@ assert texts("%ray cluster d") == ["down"]
 assert texts("%%ray_job --wa") == ["--wait"]
 assert texts("%%ray_job fit --wait --me") == ["--memory"]
 assert "attach" in texts("%ray ")
+assert texts("%ray cluster up --") == ["--cluster", "--profile"]
 assert "attach" not in shell.complete("%ray logs at")[1]
 """
+
+PROFILES = """
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+fields = [
+    {"name": "workers", "path": "groups.workers.replicas", "maximum": 1},
+    {"name": "image", "path": "image", "kind": "choice", "choices": ["stable", "nightly"]},
+]
+site = {"backend": "kubernetes", "profiles": [{"name": "small"}, {"name": "large", "fields": fields}]}
+shell = InteractiveShell.instance(config=Config({"RayOffload": site}))
+shell.run_line_magic("load_ext", "jupyter_rayoffload")
+
+def texts(text):
+    return shell.complete(text)[1]
+
+assert texts("%%ray_job fit --profile ") == ["large", "small"], texts("%%ray_job fit --profile ")
+assert texts("%ray cluster up --profile l") == ["large"]
+assert texts("%ray cluster up --profile large w") == ["workers="]
+assert texts("%ray cluster up --profile large workers=1 image=") == ["image=nightly", "image=stable"]
+assert texts("%ray cluster up --profile small w") == []
+assert texts("%ray cluster up --profile lrage ") == ["--cluster"]
+assert texts("x --profile s") == []
+shell.run_line_magic("ray", "profiles")
+try:
+    shell.run_cell_magic("ray_job", "--profile lage", "x = 1")
+except Exception as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+
+
+def test_profiles_are_listed_completed_and_checked() -> None:
+    done = subprocess.run([sys.executable, "-c", PROFILES], capture_output=True, text=True, timeout=120)
+    assert not done.returncode, done.stdout + done.stderr
+    assert done.stdout.split("\n") == [
+        "small (default)",
+        "large",
+        "    workers=1     0 to 1",
+        "    image=stable  stable or nightly",
+        "UsageError: there is no profile 'lage'. Did you mean large?",
+        "",
+    ]
 
 
 def test_verbs_and_options_are_completed_however_one_asks() -> None:

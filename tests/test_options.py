@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyter_rayoffload.errors import UsageError
-from jupyter_rayoffload.models import JobOptions, Resources
+from jupyter_rayoffload.models import ClusterSpec, JobOptions, Resources
 from jupyter_rayoffload.options import (
     completions,
     duration,
@@ -17,6 +17,8 @@ from jupyter_rayoffload.options import (
     memory,
     over,
     parse_line,
+    parse_up,
+    up_completions,
     usage,
 )
 
@@ -78,7 +80,6 @@ def test_an_empty_list_of_names_is_not_the_same_as_none():
         ("--fetch 'out/*' '../*'", "'../*': expected a pattern of files in the workspace"),
         ("--fetch out/../../x", "in the workspace"),
         ("--fetch '~/x'", "in the workspace"),
-        ("--profile big", "a profile that the site declares, and there are none yet"),
         ("--map xs", "--map is planned, and not there yet"),
         ("--pip", "expected at least one argument"),
         ("--pip numpy 'not a req!!'", "'not a req!!': expected a requirement such as 'polars>=1'"),
@@ -160,7 +161,7 @@ def test_keywords_read_like_the_line():
         ({"retries": -1}, "whole number"),
         ({"fetch": "/etc/*"}, "in the workspace"),
         ({"fetch": ["out", "../*"]}, "in the workspace"),
-        ({"profile": "big"}, "there are none yet"),
+        ({"profile": ""}, "some text"),
     ],
 )
 def test_bad_keywords(given_, says):
@@ -173,6 +174,23 @@ def test_defaults_fill_only_what_is_left_open():
     filled = over(given_, from_keywords({"cpus": 1, "memory": "2GiB", "retries": 3}, JobOptions()))
     assert filled.resources == Resources(cpus=4.0, memory=2 * 2**30)
     assert filled.retries == 3
+
+
+def test_a_cluster_is_asked_for_by_name_profile_and_choices():
+    asked = parse_up(["workers=4", "--profile", "large", "memory=8GiB", "--cluster", "big"])
+    assert asked == ClusterSpec("big", "large", {"workers": "4", "memory": "8GiB"})
+    assert parse_up([]) == ClusterSpec()
+    assert up_completions(["--profile", "x"]) == ["--cluster"]
+
+
+@pytest.mark.parametrize(
+    "words", [["workers"], ["workers="], ["=4"], ["--profile"], ["--profil", "x"], ["--cluster", ""]]
+)
+def test_what_is_not_understood_of_it_is_told_in_one_line(words):
+    with pytest.raises(UsageError) as caught:
+        parse_up(words)
+    assert str(caught.value).startswith("%ray cluster up: ") and "\n" not in str(caught.value)
+    assert "%ray profiles" in caught.value.hint
 
 
 def test_completion_offers_what_can_still_follow():

@@ -22,7 +22,6 @@ from ..link import Link, blocking
 from ..models import ClusterInfo, ClusterPhase, ClusterSpec, JobRecord, Phase
 from ..options import from_keywords
 from ..outputs import Outputs
-from ..profiles import check_same, chosen, pick
 from ..remote.events import Entry, Numbers
 
 if TYPE_CHECKING:
@@ -67,7 +66,6 @@ class Service:
         self._work: dict[str, asyncio.Task[Any]] = {}  # by cluster: what was asked for and is not done yet
         self._faults: dict[str, OffloadError] = {}  # by cluster: why that failed
         self._told: dict[str, ClusterInfo] = {}  # by cluster: how far it has come, while it is on its way
-        self._asked: dict[str, ClusterSpec] = {}  # by cluster: what it was last started as
         self._runs: set[asyncio.Task[None]] = set()
         self._http: aiohttp.ClientSession | None = None
 
@@ -140,16 +138,12 @@ class Service:
         UsageError
             There is no such profile, it cannot be chosen so, or the cluster has another one.
         """
-        if spec.profile or spec.choices:
-            profile = pick(await self.backend.profiles(), spec.profile)
-            choices = chosen(profile, spec.choices)
-            spec = spec.replace(profile=profile.name, choices={name: choices[name] for name in spec.choices})
         if spec.name not in self._work:
-            self._asked[spec.name] = spec
             self._begin(spec.name, self.backend.ensure(spec, functools.partial(self._hear, spec.name)))
-        elif first := self._asked.get(spec.name):  # it is on its way, and of a size already
-            check_same(spec, ClusterInfo(spec.name, profile=first.profile, choices=first.choices))
-        done = await self._settled(spec.name, PROMPT_SECONDS)
+        elif spec.profile or spec.choices:  # one is on its way: whether it is this one, the back end knows
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.backend.ensure(spec), PROMPT_SECONDS)
+        done = spec.name not in self._work or await self._settled(spec.name, PROMPT_SECONDS)
         return await self.cluster(spec.name), done
 
     def _hear(self, name: str, info: ClusterInfo) -> None:

@@ -12,9 +12,11 @@ from unittest import mock
 from jupyter_rayoffload import submission
 from jupyter_rayoffload.clusters import Connection, OnChange
 from jupyter_rayoffload.config import RayOffload
+from jupyter_rayoffload.declared import read_profiles
 from jupyter_rayoffload.errors import ClusterStartFailed, OffloadError, UsageError
 from jupyter_rayoffload.link import Link
-from jupyter_rayoffload.models import ClusterInfo, ClusterPhase, ClusterSpec
+from jupyter_rayoffload.models import ClusterInfo, ClusterPhase, ClusterSpec, Profile
+from jupyter_rayoffload.profiles import apply, check_same, pick
 from jupyter_rayoffload.remote import codec
 from jupyter_rayoffload.remote.signing import Signer
 from jupyter_rayoffload.remote.store import StoreAddress
@@ -26,6 +28,21 @@ OWNER = "tester"
 KEY = bytes(32)
 RAY_TOKEN = "token-of-ray"
 PASSWORD = "password-of-the-store"
+
+PROFILES = read_profiles(
+    [
+        {"name": "small", "title": "Small", "description": "For a try"},
+        {
+            "name": "large",
+            "fields": [
+                {"name": "workers", "path": "groups.workers.replicas", "maximum": 8},
+                {"name": "memory", "path": "head.memory", "kind": "size", "maximum": "16GiB"},
+                {"name": "image", "path": "image", "kind": "choice", "choices": ["stable", "nightly"]},
+            ],
+        },
+    ],
+    {"head": {"memory": "4GiB"}, "groups": [{"name": "workers", "maximum": 8}]},
+)
 
 
 class FakeBackend:
@@ -45,16 +62,21 @@ class FakeBackend:
 
     async def ensure(self, spec: ClusterSpec, on_change: OnChange | None = None) -> Connection:
         self.calls.append(f"ensure {spec.name}")
+        made = apply(pick(PROFILES, spec.profile), spec.choices)
+        if (there := self.there.get(spec.name)) and there.profile:
+            check_same(spec.replace(choices={name: made.choices[name] for name in spec.choices}), there)
         await self.gate.wait()
         if self.fault:
             raise self.fault
-        if spec.profile == "huge":
-            raise UsageError(f"there is no profile {spec.profile!r}", "Leave it out")
+        if there and there.phase is ClusterPhase.RUNNING:
+            return self.connection(spec.name)
         await self.change(
             spec.name,
             ClusterInfo(
                 name=spec.name,
                 kind="kubernetes",
+                profile=made.profile,
+                choices=made.choices,
                 phase=ClusterPhase.RUNNING,
                 address=self.address,
                 dashboard=self.address,
@@ -73,6 +95,9 @@ class FakeBackend:
         store = StoreAddress("redis://127.0.0.1:1/0", PASSWORD)
         info = self.there[name].replace(used={})
         return Connection(info, store, OWNER, KEY, Path("/nowhere"), RAY_TOKEN)
+
+    async def profiles(self) -> tuple[Profile, ...]:
+        return PROFILES
 
     async def find(self, name: str) -> Connection | None:
         if self.fault and not isinstance(self.fault, ClusterStartFailed):

@@ -14,6 +14,7 @@ import pytest
 from jupyter_server.serverapp import JupyterServerAuthWarning
 
 from jupyter_rayoffload.errors import ClusterStartFailed, StoreUnreachable
+from jupyter_rayoffload.models import ClusterInfo, ClusterPhase
 from jupyter_rayoffload.server import handlers, schema
 from tests.server.conftest import Scene
 from tests.server.fake_service import OWNER, PASSWORD, RAY_TOKEN, Parts
@@ -56,6 +57,51 @@ def test_a_cluster_is_made_once(scene: Scene) -> None:
     assert answer.json["dashboard"] == f"{BASE}rayoffload/dashboard/default/"
     assert [c["name"] for c in scene.server.api("GET", "clusters").json["clusters"]] == ["default"]
     assert scene.server.api("GET", "status").json["store"] == {"answers": True, "reason": ""}
+
+
+def test_a_cluster_has_the_size_that_was_chosen(scene: Scene) -> None:
+    listed = scene.server.api("GET", "profiles").json["profiles"]
+    assert [(p["name"], p["default"], len(p["fields"])) for p in listed] == [
+        ("small", True, 0),
+        ("large", False, 3),
+    ]
+    assert listed[0] == {
+        "name": "small",
+        "title": "Small",
+        "description": "For a try",
+        "default": True,
+        "fields": [],
+    }
+    assert "path" not in str(listed)
+    asked = {"name": "big", "profile": "large", "options": {"workers": 4, "memory": "8GiB"}}
+    made = scene.server.api("POST", "clusters", asked)
+    assert (made.status, made.json["profile"]) == (200, "large")
+    assert made.json["choices"] == {"workers": 4, "memory": 8 << 30, "image": "stable"}
+    assert scene.server.api("POST", "clusters", {"name": "big"}).json["profile"] == "large"
+    assert scene.server.api("POST", "clusters", asked).status == 200
+    for other, said in (
+        ({"profile": "small"}, "cluster 'big' is of profile large, not of profile small"),
+        ({"profile": "large", "options": {"workers": 5}}, "was made with workers=4, not workers=5"),
+        ({"profile": "large", "options": {"worker": 5}}, "profile large has no field 'worker'"),
+        ({"profile": "large", "options": {"workers": 12}}, "workers cannot be 12: profile large has 0 to 8"),
+    ):
+        answer = scene.server.api("POST", "clusters", {"name": "big", **other})
+        assert said in refused(answer, 400, "UsageError")["message"]
+
+
+def test_another_size_is_refused_while_a_cluster_is_on_its_way(scene: Scene) -> None:
+    backend = scene.parts.backend
+    backend.gate.clear()
+    assert scene.server.api("POST", "clusters", {"profile": "small"}).status == 202
+    scene.server.run(
+        backend.change(
+            "default", ClusterInfo(profile="small", kind="kubernetes", phase=ClusterPhase.STARTING)
+        )
+    )
+    refused(scene.server.api("POST", "clusters", {"profile": "large"}), 400, "UsageError")
+    assert scene.server.api("POST", "clusters", {"profile": "small"}).status == 202
+    scene.server.loop.call_soon_threadsafe(backend.gate.set)
+    assert _until(lambda: scene.server.api("GET", "clusters/default").json["phase"] == "running")
 
 
 def test_a_start_that_takes_long_goes_on_behind_the_answer(scene: Scene) -> None:
@@ -311,6 +357,17 @@ def test_the_servers_authorizer_decides(scene: Scene, monkeypatch: pytest.Monkey
         ("POST", "clusters", {"size": 1}, 422, "UsageError"),
         ("POST", "clusters", {"name": "../x"}, 422, "UsageError"),
         ("POST", "clusters", {"profile": "huge"}, 400, "UsageError"),
+        ("POST", "clusters", {"profile": "large"}, 400, "UsageError"),  # the one that runs is small
+        ("POST", "clusters", {"name": "b", "options": {"workers": 1}}, 400, "UsageError"),
+        ("POST", "clusters", {"name": "b", "profile": "large", "options": {"workers": 9}}, 400, "UsageError"),
+        (
+            "POST",
+            "clusters",
+            {"name": "b", "profile": "large", "options": {"workers": []}},
+            422,
+            "UsageError",
+        ),
+        ("POST", "clusters", {"name": "b", "options": [1]}, 422, "UsageError"),
         ("PATCH", "clusters/default", None, 422, "UsageError"),
         ("PATCH", "clusters/default", {"workers": -1}, 422, "UsageError"),
         ("PATCH", "clusters/default", {"workers": True}, 422, "UsageError"),

@@ -237,6 +237,96 @@ async def test_pods_read_the_connection_file_of_their_secret(ground: Ground, con
     assert str(secret.file) == CONNECTION_FILE
 
 
+# ---------------------------------------------------------------------- profiles
+
+FIELDS = [{"name": "workers", "path": "groups.workers.replicas", "default": 1, "maximum": 4}]
+GROUPS = [{"name": "workers", "maximum": 4, "pod": {"cpus": 2}}]
+PROFILES = [
+    {"name": "small", "cluster": {"groups": []}},
+    {"name": "large", "cluster": {"groups": GROUPS, "store_secret": "store"}, "fields": FIELDS},
+]
+
+
+def asked(profile: str = "", **choices: Any) -> ClusterSpec:
+    return ClusterSpec(profile=profile, choices=choices)
+
+
+@pytest.mark.asyncio
+async def test_a_cluster_is_made_as_it_was_chosen(ground: Ground) -> None:
+    backend = ground.backend(profiles=PROFILES)
+    assert [p.name for p in await backend.profiles()] == ["small", "large"]
+    connection = await backend.ensure(asked("large", workers="3"))
+    assert (connection.info.profile, connection.info.choices) == ("large", {"workers": 3})
+    made = ground.server.cluster()
+    assert [g["replicas"] for g in made["spec"]["workerGroupSpecs"]] == [3]
+    assert made["metadata"]["annotations"]["rayoffload/profile"] == "large"
+    # Whoever asks for nothing gets it as it is; and so it is seen by all.
+    plain = await ground.backend(profiles=PROFILES).ensure(SPEC)
+    assert plain.info.profile == "large" and str(plain.file) == CONNECTION_FILE
+    found = await ground.backend().find("default")
+    assert found is not None and str(found.file) == CONNECTION_FILE
+    assert (await ground.backend().get("default")).choices == {"workers": 3}
+    assert [info.profile for info in await ground.backend().list()] == ["large"]
+    again = await ground.backend(profiles=PROFILES).ensure(asked("large", workers=3))
+    assert again.info.profile == "large" and ground.server.requests.count("POST rayclusters") == 1
+
+
+@pytest.mark.asyncio
+async def test_without_a_name_it_is_the_default_one(ground: Ground) -> None:
+    assert (await ground.backend(profiles=PROFILES).ensure(SPEC)).info.profile == "small"
+    assert "workerGroupSpecs" not in ground.server.cluster()["spec"]
+
+
+@pytest.mark.asyncio
+async def test_a_cluster_of_another_size_is_never_taken_silently(ground: Ground) -> None:
+    first = ground.backend(profiles=PROFILES)
+    await first.ensure(asked("large", workers=2))
+    other = ground.backend(profiles=PROFILES)
+    for spec, said in (
+        (asked("small"), "cluster 'default' is of profile large, not of profile small"),
+        (asked("large", workers=4), "cluster 'default' was made with workers=2, not workers=4"),
+    ):
+        for backend in (first, other):
+            with pytest.raises(UsageError) as caught:
+                await backend.ensure(spec)
+            assert said in caught.value.message and "%ray cluster down" in caught.value.hint
+    await first.suspend("default")
+    with pytest.raises(UsageError, match="is of profile large"):
+        await other.ensure(asked("small"))
+    assert ground.server.cluster()["spec"]["suspend"] is True  # it is not resumed for that
+    by_hand = ground.server.cluster()
+    del by_hand["metadata"]["annotations"]["rayoffload/profile"]
+    ground.server.put("rayclusters", by_hand)
+    with pytest.raises(UsageError, match="made without a profile"):
+        await other.ensure(asked("large"))
+
+
+@pytest.mark.asyncio
+async def test_one_that_leaves_does_not_stand_in_the_way(ground: Ground) -> None:
+    await ground.backend(profiles=PROFILES).ensure(asked("large"))
+    old = ground.server.cluster()
+    ground.server.put("rayclusters", leaving(old))
+    heard: list[ClusterInfo] = []
+    start = asyncio.create_task(ground.backend(profiles=PROFILES).ensure(asked("small"), heard.append))
+    await until(lambda: heard)
+    ground.server.remove("rayclusters", old["metadata"]["name"])
+    assert (await start).info.profile == "small"
+
+
+@pytest.mark.asyncio
+async def test_what_cannot_be_chosen_asks_nobody(ground: Ground) -> None:
+    backend = ground.backend(profiles=PROFILES)
+    for spec, said in (
+        (asked("huge"), "there is no profile 'huge'. There are: small, large"),
+        (asked("large", workers=5), "workers cannot be 5: profile large has 0 to 4"),
+        (asked(workers=2), "profile small has no field 'workers'"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            await backend.ensure(spec)
+        assert said in str(caught.value)
+    assert not ground.server.requests
+
+
 # ---------------------------------------------------------------------- refusals
 
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from jupyter_rayoffload.clusters.kubernetes.manifest import (
     CONNECTION_FILE,
+    has_store,
     labels_of,
+    made_from,
     object_name,
     overlaid,
     ray_cluster,
@@ -56,6 +58,18 @@ def test_who_owns_it_can_be_read():
         "rayoffload/cluster-name": "default",
     }
     assert labels_of("Ada Lovelace", "default").items() <= metadata["labels"].items()
+
+
+def test_what_it_was_made_from_can_be_read():
+    choices = {"workers": 4, "memory": 2**33, "image": "stable"}
+    manifest = made(profile="large", choices=choices)
+    assert manifest["metadata"]["annotations"]["rayoffload/profile"] == "large"
+    assert made_from(manifest) == ("large", choices)
+    assert made_from(made()) == ("", {})
+    for broken in ("{", "[1]", ""):
+        manifest["metadata"]["annotations"]["rayoffload/choices"] = broken
+        assert made_from(manifest) == ("large", {})
+    assert has_store(made(store_secret="store")) and not has_store(made())
 
 
 def test_owner_labels_cannot_be_given_away():

@@ -122,7 +122,7 @@ def test_profiles_come_from_a_setting_or_a_file(monkeypatch: pytest.MonkeyPatch,
     assert config.cluster_profiles()[1].cluster.head.memory == 8 << 30
     file.write_text("- name: other")  # a site may change it while kernels run
     assert [p.name for p in config.cluster_profiles()] == ["other"]
-    with pytest.raises(UsageError, match="profiles and profiles_file are both set. Keep one of them"):
+    with pytest.raises(UsageError, match="profiles and profiles_file are both set"):
         config.set_from_text("profiles", '[{"name": "a"}]')
     assert config.profiles == []
     monkeypatch.setenv("RAYOFFLOAD_PROFILES", '[{"name": "a"}]')

@@ -20,6 +20,7 @@ _PUBLIC = {
     "cluster": "api",
     "jobs": "api",
     "offload": "api",
+    "start_cluster": "api",
     "submit": "api",
     "submit_program": "api",
 }

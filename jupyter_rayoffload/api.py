@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .session import Session
     from .submission import Offloader
 
-__all__ = ["attach", "cluster", "jobs", "offload", "submit", "submit_program"]
+__all__ = ["attach", "cluster", "jobs", "offload", "start_cluster", "submit", "submit_program"]
 
 #: How long a handle of a running job may wait for the log so far, seconds.
 CATCH_UP_SECONDS = 10.0
@@ -245,3 +245,25 @@ def cluster(name: str = "default") -> ClusterInfo:
     """Give the state of your cluster; starts none."""
     here = session()
     return here.call(here.offloader.backend.get(name))
+
+
+def start_cluster(name: str = "default", profile: str = "", **choices: Any) -> ClusterInfo:
+    """Start your cluster, wait until it runs, and give its state.
+
+    Parameters
+    ----------
+    name : str
+    profile : str
+        Its size, one of those that the site declares; without it the default one, or what is there.
+    **choices
+        Values of the profile's fields: ``workers=4, memory="8GiB"``.
+
+    Raises
+    ------
+    UsageError
+        There is no such profile, a choice is not what it may be, or the cluster has another size.
+    ClusterError, StoreError
+    """
+    here = session()
+    link = here.call(here.offloader.connect(name, profile, choices=choices))
+    return here.call(here.offloader.backend.get(link.info.name))

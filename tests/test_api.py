@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from jupyter_rayoffload import api
+from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.course import Course
 from jupyter_rayoffload.drafting import Origin
 from jupyter_rayoffload.errors import StoreUnreachable, UsageError
-from jupyter_rayoffload.models import JobOptions, JobRecord, JobSpec, Phase
+from jupyter_rayoffload.models import ClusterInfo, JobOptions, JobRecord, JobSpec, Phase
 from jupyter_rayoffload.remote.signing import Signer
+from jupyter_rayoffload.session import Session
 from tests.fakes import MemoryStore
 
 
@@ -115,10 +117,60 @@ def test_a_bad_call_is_refused_at_once_in_one_line(call: Callable[[], object], s
 
 def test_code_that_cannot_be_parsed_is_a_plain_syntax_error(monkeypatch: pytest.MonkeyPatch) -> None:
     origin = Origin("me", "", ".", {}, Signer(bytes(32)), 1 << 20)
-    here = SimpleNamespace(origin=lambda: origin, config=SimpleNamespace(job_options=JobOptions))
+    here = SimpleNamespace(
+        origin=lambda: origin,
+        config=SimpleNamespace(job_options=JobOptions),
+        checked=lambda options: options,
+    )
     monkeypatch.setattr(api, "session", lambda: here)
     with pytest.raises(SyntaxError) as caught:
         api.submit("1 +")
     assert caught.value.__context__ is None
     files = {Path(entry.path).name for entry in caught.traceback}
     assert files == {"test_api.py", "api.py"}, files
+
+
+@pytest.fixture
+def of_a_site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    """A session whose site declares two sizes, and has no Kubernetes that anybody could ask."""
+    workers = {"name": "workers", "path": "groups.workers.replicas", "maximum": 1}
+    profiles = [{"name": "small"}, {"name": "large", "fields": [workers]}]
+    made = Session(RayOffload(backend="kubernetes", profiles=profiles), {})
+    monkeypatch.setattr(api, "session", lambda: made)
+    yield made
+    made.close()
+
+
+@pytest.mark.usefixtures("of_a_site")
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: api.submit("1 + 1", profile="lage"),
+        lambda: api.submit(len, "abc", profile="lage"),
+        lambda: api.submit_program("true", profile="lage"),
+        lambda: api.start_cluster(profile="lage"),
+    ],
+)
+def test_a_profile_that_there_is_not_is_refused_at_once(call: Callable[[], Any]) -> None:
+    with pytest.raises(UsageError, match=r"there is no profile 'lage'\. Did you mean large\?"):
+        call()
+
+
+def test_a_cluster_is_started_as_it_is_chosen(of_a_site: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    async def connect(name: str, profile: str, choices: Any) -> Any:
+        asked.append((name, profile, choices))
+        return SimpleNamespace(info=ClusterInfo(name))
+
+    async def get(name: str) -> ClusterInfo:
+        return ClusterInfo(name, profile="large")
+
+    monkeypatch.setattr(of_a_site.offloader, "connect", connect)
+    monkeypatch.setattr(of_a_site.offloader.backend, "get", get)
+    assert api.start_cluster("big", "large", workers=1).profile == "large"
+    assert asked == [("big", "large", {"workers": 1})]
+    monkeypatch.undo()
+    monkeypatch.setattr(api, "session", lambda: of_a_site)
+    with pytest.raises(UsageError, match="workers cannot be 4: profile large has 0 to 1"):
+        api.start_cluster("big", "large", workers=4)

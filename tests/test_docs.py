@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from traitlets import Enum
 import jupyter_rayoffload
 from jupyter_rayoffload import api, cli, cluster_verbs, config, errors, magics, options
 from jupyter_rayoffload.job import Job
+from jupyter_rayoffload.models import Choice, Profile, ProfileField
+from jupyter_rayoffload.profiles import apply
 from tests.kernel_client import Kernel
 from tests.ray_fixture import RayCluster, jupyter_environment
 from tests.test_layers import LAYERS
@@ -31,6 +34,8 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
 GUIDE = ROOT / "docs" / "user-guide.md"
 SETTINGS = ROOT / "docs" / "settings.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+CLUSTERS = ROOT / "docs" / "clusters.md"
+ADMINISTRATORS = ROOT / "docs" / "administrators.md"
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 
 
@@ -183,6 +188,34 @@ def options_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def parameters(model: type) -> Iterator[tuple[str, str]]:
+    """Give name and text of what a class's docstring says of its parameters."""
+    said = inspect.cleandoc(model.__doc__ or "").partition("----------\n")[2]
+    for found in re.finditer(r"^(\w+) : .*\n((?:    .*\n?)*)", said, re.M):
+        yield found[1], found[2].replace("``", "`")
+
+
+def profiles_tables() -> str:
+    """Make the description of profiles from the models."""
+    parts = []
+    for model, title in (
+        (Profile, "A profile"),
+        (ProfileField, "One of its `fields`"),
+        (Choice, "One of a field's `choices`"),
+    ):
+        names = [name for name, _ in parameters(model)]
+        assert names and set(names) == {f.name for f in dataclasses.fields(model)}, model
+        rows = [f"| {title} has | which is |", "|---|---|"]
+        rows += [f"| `{name}` | {cell(text)} |" for name, text in parameters(model)]
+        parts.append("\n".join(rows) + "\n")
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def with_profiles(text: str) -> str:
+    """Put the description of profiles into the page of clusters."""
+    return written(text, "profiles", profiles_tables())
+
+
 def cell(text: str) -> str:
     """Make text fit for a cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")
@@ -264,6 +297,23 @@ def test_options_are_those_of_the_code() -> None:
 
 def test_settings_are_those_of_the_code() -> None:
     assert SETTINGS.read_text() == settings_page(), "run: python -m tests.test_docs"
+
+
+def test_profiles_are_described_as_they_are() -> None:
+    assert CLUSTERS.read_text() == with_profiles(CLUSTERS.read_text()), "run: python -m tests.test_docs"
+
+
+def test_the_example_of_profiles_can_be_used(tmp_path: Path) -> None:
+    [example] = [b for b in blocks(ADMINISTRATORS) if b.language == "yaml" and "caps:" in b.text]
+    file = tmp_path / "profiles.yaml"
+    file.write_text(example.text)
+    small, large, gpu = config.RayOffload.load(profiles_file=str(file)).cluster_profiles()
+    assert small.default and apply(small).groups[0].replicas == 1
+    chosen = apply(large, {"workers": "8", "image": "torch", "memory": "18GiB"})
+    assert (chosen.groups[0].replicas, chosen.image) == (8, "registry.example/ray-torch:2.60.0-py311")
+    with pytest.raises(errors.UsageError, match="may have 160 GiB of memory in all"):
+        apply(large, {"workers": 8, "memory": "32GiB"})
+    assert apply(gpu).groups[0].pod.node_selector == {"example.com/gpu": "a100"}
 
 
 @each_page
@@ -361,4 +411,5 @@ def test_modules_are_those_of_the_package() -> None:
 if __name__ == "__main__":
     SETTINGS.write_text(settings_page())
     GUIDE.write_text(with_options(GUIDE.read_text()))
+    CLUSTERS.write_text(with_profiles(CLUSTERS.read_text()))
     ARCHITECTURE.write_text(with_modules(ARCHITECTURE.read_text()))

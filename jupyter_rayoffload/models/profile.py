@@ -48,10 +48,12 @@ class ProfileField(Model):
         What a form shows; by default the name.
     default : number, text or bool
         By default what the cluster has at the path, or the first of the choices.
-    minimum, maximum : number or text
-        Bounds, both allowed. Without a minimum it is 0.
+    minimum : number or text
+        The least that is allowed; by default 0.
+    maximum : number or text
+        The most that is allowed.
     choices : tuple of Choice
-        Of the kind ``choice``, and of no other.
+        What is allowed of the kind ``choice``, and of no other: a list of values, or of what stands below.
     unit : str
         What is counted, for forms: ``cores``.
     """
@@ -75,8 +77,10 @@ class Profile(Model):
     ----------
     name : str
         As it is written: ``--profile NAME``. Letters, digits, ``.``, ``_`` and ``-``.
-    title, description : str
-        What a form shows; by default the name, and nothing.
+    title : str
+        What lists and forms show; by default the name.
+    description : str
+        What they show besides.
     default : bool
         Whether it is the one without ``--profile``. Without any such, the first is.
     cluster : ClusterSpec

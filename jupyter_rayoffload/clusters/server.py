@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from ..config import RayOffload
-    from ..models import ClusterSpec
+    from ..models import ClusterSpec, Profile
     from ..remote.signing import Signer
     from . import Connection, OnChange
 
@@ -109,6 +109,10 @@ class ServerBackend:
         """See :class:`.ClusterBackend`."""
         return self.direct.signer()
 
+    async def profiles(self) -> tuple[Profile, ...]:
+        """See :class:`.ClusterBackend`; the site declares them for server and kernels alike."""
+        return await self.direct.profiles()
+
     async def ensure(self, spec: ClusterSpec, on_change: OnChange | None = None) -> Connection:
         """Let the server make the cluster, and check from here what it gives.
 
@@ -118,8 +122,8 @@ class ServerBackend:
         """
 
         async def asked() -> Connection:
-            wanted = {"name": spec.name, **({"profile": spec.profile} if spec.profile else {})}
-            await self._ask("POST", "clusters", wanted)
+            wanted = {"name": spec.name, "profile": spec.profile, "options": dict(spec.choices)}
+            await self._ask("POST", "clusters", {key: value for key, value in wanted.items() if value})
             return await self._awaited(spec.name, on_change)
 
         return await self._either(asked, lambda: self.direct.ensure(spec, on_change))

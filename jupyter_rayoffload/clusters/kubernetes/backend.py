@@ -127,7 +127,7 @@ class KubernetesBackend:
         if seen.silent_since is not None and name in self.known:
             return self.known[name]
         info = self.info(name, seen)
-        way = dataclasses.replace(self._configured(self._whole(ClusterSpec(name=name))), info=info)
+        way = dataclasses.replace(self._configured(), info=info)
         if seen.cluster is None or info.phase is not ClusterPhase.RUNNING:
             return way
         try:

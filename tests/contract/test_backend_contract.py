@@ -39,6 +39,16 @@ def test_it_has_the_whole_protocol(made: type) -> None:
             assert inspect.iscoroutinefunction(own) == inspect.iscoroutinefunction(method) or name == "watch"
 
 
+@pytest.mark.parametrize("made", [LocalBackend, AddressBackend])
+@pytest.mark.parametrize("spec", [ClusterSpec(profile="large"), ClusterSpec(choices={"workers": 2})])
+@pytest.mark.asyncio
+async def test_where_nothing_can_be_chosen_a_choice_is_refused(made: type, spec: ClusterSpec) -> None:
+    backend: ClusterBackend = made(RayOffload())
+    assert await backend.profiles() == ()
+    with pytest.raises(UsageError, match="the embedded cluster has no profiles"):
+        await backend.ensure(spec)
+
+
 @pytest.mark.ray
 @pytest.mark.asyncio
 async def test_ensure_gives_a_way_that_works(backend: ClusterBackend) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OffloadMagics", "load", "unload"]
 
+#: How long a completion may wait, seconds.
+COMPLETION_SECONDS = 2.0
 _VERBS = (
     "jobs",
     "attach",
@@ -84,7 +86,7 @@ class OffloadMagics(Magics):
     def profiles(self) -> Sequence[Profile]:
         """Give the profiles for completion, which says nothing where there is something wrong."""
         with contextlib.suppress(OffloadError):
-            return self.session.profiles()
+            return self.session.profiles(COMPLETION_SECONDS)
         return ()
 
     def arrive(self, names: tuple[str, ...]) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "plain",
     "profile_text",
     "profile_view",
+    "scaled",
     "set_by",
     "value_of",
 ]
@@ -126,6 +127,28 @@ def apply(profile: Profile, choices: Mapping[str, Any] | None = None) -> Cluster
     return spec.replace(profile=profile.name, choices=values)
 
 
+def scaled(profile: Profile, choices: Mapping[str, Any], group: str, workers: int) -> dict[str, Any]:
+    """Give the choices of a cluster of which one group gets another number of workers.
+
+    Parameters
+    ----------
+    profile : Profile
+    choices : Mapping
+        Those that it was made with; what the profile no longer has is not heeded.
+    group : str
+    workers : int
+
+    Raises
+    ------
+    UsageError
+        The profile does not allow so many.
+    """
+    known = {field.name: field for field in profile.fields}
+    new = {name: workers for name, f in known.items() if f.path == f"groups.{group}.replicas"}
+    apply(profile, {**{name: value for name, value in choices.items() if name in known}, **new})
+    return {**choices, **new}
+
+
 def _cap(name: str, amount: float) -> str:
     """Give ``64 CPUs``, ``256 GiB of memory``."""
     return f"{memory_text(amount)} of memory" if name == "memory" else f"{amount:g} {CAPS[name]}"
@@ -162,7 +185,7 @@ def check_same(asked: ClusterSpec, there: ClusterInfo) -> None:
         has = there.choices.get(name)
         if has != value:
             said = f"{name}={plain(has)}" if name in there.choices else f"no {name}"
-            raise UsageError(f"cluster {there.name!r} was made with {said}, not {name}={plain(value)}", hint)
+            raise UsageError(f"cluster {there.name!r} has {said}, not {name}={plain(value)}", hint)
 
 
 def number_of(kind: str, value: Any) -> float:

@@ -65,9 +65,9 @@ class Session:
         limit = self.config.freeze_limit
         return Origin(self.config.owner, self.notebook, self.folder, self.namespace, signer, limit)
 
-    def profiles(self) -> tuple[Profile, ...]:
-        """Give the named sizes that clusters may have here."""
-        return self.call(self.offloader.backend.profiles())
+    def profiles(self, timeout: float | None = None) -> tuple[Profile, ...]:
+        """Give the named sizes that clusters may have here; a back end may have to ask for them."""
+        return self.call(self.offloader.backend.profiles(), timeout)
 
     def checked(self, options: JobOptions) -> JobOptions:
         """Refuse a profile that there is not, before anything is frozen or sent.

@@ -219,7 +219,12 @@ class FakeKubernetes:
         version = body.get("metadata", {}).get("resourceVersion")
         if version not in (None, there["metadata"]["resourceVersion"]):
             return web.json_response(status(409, "the object has been modified"), status=409)
-        changed = {**there, "spec": {**there["spec"], **body["spec"]}}
+        notes = {
+            **there["metadata"].get("annotations", {}),
+            **body.get("metadata", {}).get("annotations", {}),
+        }
+        metadata = {**there["metadata"], "annotations": notes}
+        changed = {**there, "metadata": metadata, "spec": {**there["spec"], **body["spec"]}}
         return web.json_response(self.operate(self.put(plural, changed)))
 
     async def _delete(self, plural: str, name: str, body: Json) -> web.Response:

@@ -191,8 +191,8 @@ def test_a_cluster_of_another_profile_is_told_apart() -> None:
     for asked, has, said in (
         (ClusterSpec(profile="small"), there, "cluster 'default' is of profile large, not of profile small"),
         (ClusterSpec(profile="small"), ClusterInfo(), "made without a profile, not of profile small"),
-        (ClusterSpec(choices={"workers": 4}), there, "was made with workers=2, not workers=4"),
-        (ClusterSpec(choices={"cpus": 4}), there, "was made with no cpus, not cpus=4"),
+        (ClusterSpec(choices={"workers": 4}), there, "has workers=2, not workers=4"),
+        (ClusterSpec(choices={"cpus": 4}), there, "has no cpus, not cpus=4"),
     ):
         with pytest.raises(UsageError) as caught:
             check_same(asked, has)

@@ -19,7 +19,7 @@ async def test_an_open_way_is_not_taken_for_one_to_a_cluster_of_another_size() -
     assert parts.backend.calls == ["ensure big"]
     with pytest.raises(UsageError, match="cluster 'big' is of profile large, not of profile small"):
         await offloader.connect("big", "small")
-    with pytest.raises(UsageError, match="was made with workers=2, not workers=3"):
+    with pytest.raises(UsageError, match="has workers=2, not workers=3"):
         await offloader.connect("big", "large", choices={"workers": 3})
     assert await offloader.connect("big") is link
     await offloader.aclose()

@@ -81,7 +81,7 @@ def test_a_cluster_has_the_size_that_was_chosen(scene: Scene) -> None:
     assert scene.server.api("POST", "clusters", asked).status == 200
     for other, said in (
         ({"profile": "small"}, "cluster 'big' is of profile large, not of profile small"),
-        ({"profile": "large", "options": {"workers": 5}}, "was made with workers=4, not workers=5"),
+        ({"profile": "large", "options": {"workers": 5}}, "has workers=4, not workers=5"),
         ({"profile": "large", "options": {"worker": 5}}, "profile large has no field 'worker'"),
         ({"profile": "large", "options": {"workers": 12}}, "workers cannot be 12: profile large has 0 to 8"),
     ):

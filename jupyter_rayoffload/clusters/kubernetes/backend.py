@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import dataclasses
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from ...errors import (
     UsageError,
 )
 from ...models import ClusterInfo, ClusterPhase, ClusterSpec, Profile
-from ...profiles import apply, pick
+from ...profiles import apply, pick, scaled
 from .. import owner
 from ..address import configured_store, configured_token
 from ..checks import look
@@ -30,6 +31,7 @@ from ..connection import Connection, read_connection
 from .api import EVENTS, PODS, RAYCLUSTERS, SECRETS, KubeApi
 from .conditions import Verdict, judged
 from .manifest import (
+    ANNOTATION_CHOICES,
     ANNOTATION_CLUSTER,
     CONNECTION_FILE,
     has_store,
@@ -177,21 +179,34 @@ class KubernetesBackend:
         Raises
         ------
         UsageError
-            There is no such cluster or group, or Ray's autoscaler decides.
+            There is no such cluster or group, its profile does not allow so many, or Ray's autoscaler
+            decides.
         """
         if workers < 0:
             raise UsageError(f"{workers} workers cannot be", "It is a number from 0 on")
         for _ in range(5):  # KubeRay writes into the object too
             cluster = await self._there(name)
             groups = _scaled(cluster, name, group, workers)
-            version = cluster["metadata"]["resourceVersion"]
-            body = {"metadata": {"resourceVersion": version}, "spec": {"workerGroupSpecs": groups}}
+            metadata = {
+                "resourceVersion": cluster["metadata"]["resourceVersion"],
+                "annotations": self._scaled_choices(cluster, group, workers),
+            }
+            body = {"metadata": metadata, "spec": {"workerGroupSpecs": groups}}
             try:
                 await self.api.patch(RAYCLUSTERS, cluster["metadata"]["name"], body)
             except (Conflict, NotThere):
                 continue
             return await self.get(name)
         raise ClusterError(f"cluster {name!r} changes all the time", "Try again in a moment")
+
+    def _scaled_choices(self, cluster: Mapping[str, Any], group: str, workers: int) -> dict[str, str]:
+        """Give what the object says of itself with another number of workers, if its profile allows that."""
+        name, choices = made_from(cluster)
+        group = group or cluster["spec"]["workerGroupSpecs"][0]["groupName"]
+        for profile in self.config.cluster_profiles():
+            if profile.name == name:
+                choices = scaled(profile, choices, group, workers)
+        return {ANNOTATION_CHOICES: json.dumps(choices)} if choices else {}
 
     async def suspend(self, name: str) -> ClusterInfo:
         """End all pods of the cluster, and keep its object."""

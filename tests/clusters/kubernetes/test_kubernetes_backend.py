@@ -241,6 +241,7 @@ async def test_pods_read_the_connection_file_of_their_secret(ground: Ground, con
 
 FIELDS = [{"name": "workers", "path": "groups.workers.replicas", "default": 1, "maximum": 4}]
 GROUPS = [{"name": "workers", "maximum": 4, "pod": {"cpus": 2}}]
+CAPPED = {"head": {"cpus": 1}}
 PROFILES = [
     {"name": "small", "cluster": {"groups": []}},
     {"name": "large", "cluster": {"groups": GROUPS, "store_secret": "store"}, "fields": FIELDS},
@@ -284,7 +285,7 @@ async def test_a_cluster_of_another_size_is_never_taken_silently(ground: Ground)
     other = ground.backend(profiles=PROFILES)
     for spec, said in (
         (asked("small"), "cluster 'default' is of profile large, not of profile small"),
-        (asked("large", workers=4), "cluster 'default' was made with workers=2, not workers=4"),
+        (asked("large", workers=4), "cluster 'default' has workers=2, not workers=4"),
     ):
         for backend in (first, other):
             with pytest.raises(UsageError) as caught:
@@ -299,6 +300,22 @@ async def test_a_cluster_of_another_size_is_never_taken_silently(ground: Ground)
     ground.server.put("rayclusters", by_hand)
     with pytest.raises(UsageError, match="made without a profile"):
         await other.ensure(asked("large"))
+
+
+@pytest.mark.asyncio
+async def test_scaling_stays_within_the_profile(ground: Ground) -> None:
+    backend = ground.backend(profiles=PROFILES)
+    await backend.ensure(asked("large", workers=2))
+    with pytest.raises(UsageError, match="workers cannot be 5: profile large has 0 to 4"):
+        await backend.scale("default", 5)
+    assert (await backend.scale("default", 4)).choices == {"workers": 4}
+    assert [g["replicas"] for g in ground.server.cluster()["spec"]["workerGroupSpecs"]] == [4]
+    await backend.ensure(asked("large", workers=4))
+    capped = [{**PROFILES[1], "caps": {"cpus": 7}, "cluster": {**CAPPED, "groups": GROUPS}}]
+    with pytest.raises(UsageError, match=r"may have 7 CPUs in all, and this is 9 CPUs: workers=4"):
+        await ground.backend(profiles=capped).scale("default", 4)
+    # A profile that is no longer declared binds nobody.
+    assert (await ground.backend().scale("default", 6)).profile == "large"
 
 
 @pytest.mark.asyncio

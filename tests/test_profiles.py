@@ -73,7 +73,7 @@ LARGE: dict[str, Any] = {
 
 
 def large(**changes: Any) -> Profile:
-    # A group's own maximum is that of its declaration, unless one is given.
+    # With a bound of the group's own, which its field must keep, too.
     entry = copy.deepcopy(LARGE)
     entry["cluster"]["groups"][0]["maximum"] = 8
     [profile] = read_profiles([{**entry, **changes}], BASE)

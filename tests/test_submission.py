@@ -1,4 +1,4 @@
-"""Whoever only asks for jobs needs their store, and starts no cluster for it."""
+"""Ways to clusters and stores: one that is open serves again, and whoever only asks for jobs starts nothing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest_asyncio
 from jupyter_rayoffload.clusters import Connection
 from jupyter_rayoffload.clusters.kubernetes.backend import KubernetesBackend
 from jupyter_rayoffload.config import RayOffload
+from jupyter_rayoffload.errors import UsageError
 from jupyter_rayoffload.models import ClusterInfo, ClusterSpec, JobOptions, Phase
 from jupyter_rayoffload.remote import codec
 from jupyter_rayoffload.remote.signing import Signer
@@ -23,6 +24,7 @@ from jupyter_rayoffload.submission import Offloader
 from tests.fake_dashboard import served
 from tests.fake_kubernetes import FakeKubernetes
 from tests.ray_fixture import short_folder
+from tests.server.fake_service import Parts
 from tests.servers import RedisServer
 
 KEY = bytes(range(32))
@@ -111,3 +113,20 @@ async def test_the_store_that_was_found_first_serves_until_the_cluster_is_needed
     spec = ClusterSpec(name="big")
     await scene.offloader.backend.ensure(spec)
     assert (await scene.offloader.reach("big")).info.address
+
+
+@pytest.mark.asyncio
+async def test_an_open_way_is_not_taken_for_one_to_a_cluster_of_another_size() -> None:
+    parts = Parts()
+    offloader = parts.make_service().offloader
+    link = await offloader.connect("big", "large", choices={"workers": "2"})
+    assert (link.info.profile, link.info.choices["workers"]) == ("large", 2)
+    for profile in ("", "large"):  # it is known, and nobody has to be asked
+        assert await offloader.connect("big", profile) is link
+    assert parts.backend.calls == ["ensure big"]
+    with pytest.raises(UsageError, match="cluster 'big' is of profile large, not of profile small"):
+        await offloader.connect("big", "small")
+    with pytest.raises(UsageError, match="has workers=2, not workers=3"):
+        await offloader.connect("big", "large", choices={"workers": 3})
+    assert await offloader.connect("big") is link
+    await offloader.aclose()

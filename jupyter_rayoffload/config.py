@@ -23,6 +23,7 @@ from traitlets.config import Application, Config, Configurable
 
 from .declared import read_profiles
 from .errors import UsageError
+from .images import bad_key, choose
 from .models import JobOptions, Profile
 from .options import duration, from_keywords, memory
 from .specification import cluster_spec, did_you_mean
@@ -247,12 +248,19 @@ class RayOffload(Configurable):
         help="In a pod, a kernel leaves its clusters to the extension of its Jupyter server, if that has it; "
         "false: each kernel asks Kubernetes itself.",
     ).tag(config=True)
+    images = Json(
+        help="Images of Ray pods by Python and Ray, {'py311-ray2.60.0': 'registry.example/ray:2.60.0-py311', "
+        "'py312': '...'}: the entry that fits and says most counts, where kubernetes_cluster has no image. "
+        "Where none fits it is image."
+    ).tag(config=True)
     image = Unicode(
-        help="Image of Ray pods, where kubernetes_cluster has none: ray[default] and this Python's minor "
-        "version must be in it. Default: rayproject/ray of ray_version and this Python."
+        help="Image of Ray pods where neither kubernetes_cluster nor images has one: ray[default] and this "
+        "Python's minor version must be in it. Default: rayproject/ray of ray_version and this Python, "
+        "where images is empty."
     ).tag(config=True)
     ray_version = Unicode(
-        help=f"Version of Ray in the image. Default: that of this environment, else {DEFAULT_RAY}."
+        help="Version of Ray in the image. Default: that of this environment; without one the newest that "
+        f"images has for this Python, else {DEFAULT_RAY}."
     ).tag(config=True)
     kubernetes_cluster = Json(
         DEFAULT_CLUSTER,
@@ -296,6 +304,13 @@ class RayOffload(Configurable):
 
     # Jobs
 
+    check_versions = Enum(
+        ["error", "warn", "off"],
+        "error",
+        help="What is made of the cluster's libraries before a job is sent. 'error': a job is refused that "
+        "cannot run without a library that is not there, and versions between which values may not travel "
+        "are told. 'warn': all that is told, nothing refused. 'off': nobody looks.",
+    ).tag(config=True)
     defaults = Dict(
         help="Default options of %%ray_job, {'cpus': 2, 'timeout': '2h'}. In a notebook: "
         "%ray config cpus=2, or defaults.memory=8GiB where a setting has the same name. Options: "
@@ -326,11 +341,14 @@ class RayOffload(Configurable):
         try:
             return metadata.version("ray")
         except metadata.PackageNotFoundError:
-            return DEFAULT_RAY
+            return ""
 
-    @default("image")
-    def _default_image(self) -> str:
-        return f"rayproject/ray:{self.ray_version}-py{sys.version_info[0]}{sys.version_info[1]}"
+    @validate("images")
+    def _validate_images(self, proposal: Mapping[str, Any]) -> dict[str, str]:
+        given: dict[str, str] = proposal["value"]
+        if wrong := bad_key(given):
+            raise TraitError(f"images: {wrong}")
+        return given
 
     @validate("kubernetes_cluster")
     def _validate_kubernetes_cluster(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
@@ -402,6 +420,23 @@ class RayOffload(Configurable):
     def job_options(self) -> JobOptions:
         """Give the options of a job for which none are asked."""
         return from_keywords(self.defaults, JobOptions())
+
+    def pod_image(self, given: str = "") -> tuple[str, str]:
+        """Give the image of Ray's pods for this Python, and the version of Ray in it.
+
+        Parameters
+        ----------
+        given : str
+            The image, where the cluster's specification names it.
+
+        Raises
+        ------
+        UsageError
+            None of `images` fits, and there is no `image`.
+        """
+        if given:
+            return given, self.ray_version or DEFAULT_RAY
+        return choose(self.images, self.image, sys.version_info[:2], self.ray_version, DEFAULT_RAY)
 
     def lifetimes(self) -> Lifetimes:
         """Give how long the store keeps what."""
@@ -481,6 +516,7 @@ _PLAIN = {
     "a unicode string": "some text",
     "kubernetes_cluster": "a JSON object with the fields of a ClusterSpec",
     "profiles": "a JSON list of profiles",
+    "images": "a JSON object of keys such as py311-ray2.60.0 and images",
     "a float": "a number",
     "an int": "a whole number",
     "an int or None": "a whole number",

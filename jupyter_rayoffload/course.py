@@ -40,6 +40,8 @@ class Draft:
         The inputs; None for a rerun, whose inputs are in the store.
     modules : tuple of str
         Dotted names that the cell and its inputs import.
+    needs : frozenset of str
+        First parts of the names of modules without which the job cannot begin.
     cwd : str
         The notebook's folder: the workspace, unless the options name another.
     program_input : bytes or JSON-ready value
@@ -57,6 +59,7 @@ class Draft:
     program_input: Any = None
     held: bool = True
     copy_from: str = ""
+    needs: frozenset[str] = frozenset()
 
 
 class Course:

@@ -21,6 +21,7 @@ from .imports import Absent
 from .models import JobOptions, JobSpec, Value, ValueState
 from .reference import Reference
 from .remote import codec
+from .remote.libraries import roots
 from .remote.parts import has_identity, parts
 from .tracebacks import current_count, current_shell
 
@@ -141,6 +142,7 @@ def draft_cell(
         values,
         namespace,
         modules=analysis.modules | reads.modules,
+        needs=analysis.needs,
         after=after,
         expected=_in_order(expected, source),
         watched=tuple(sorted(maybe)) if options.outputs is None else (),
@@ -171,6 +173,7 @@ def draft_code(
         namespace,
         origin.namespace,
         modules=analysis.modules | closure(namespace, namespace).modules,
+        needs=analysis.needs,
         expected=_in_order(analysis.writes, source),
         watched=tuple(sorted(watched(analysis, namespace))),
     )
@@ -246,6 +249,7 @@ def _draft(
     namespace: dict[str, Any],
     *,
     modules: frozenset[str],
+    needs: frozenset[str] = frozenset(),
     kind: str = "cell",
     after: Mapping[str, str] | None = None,
     expected: Sequence[str] = (),
@@ -287,7 +291,14 @@ def _draft(
         versions={"python": ".".join(platform.python_version_tuple()[:2]), **frozen.libraries},
     )
     absent = {v.__name__ for v in values.values() if isinstance(v, Absent)}
-    return Draft(spec, frozen, tuple(sorted(modules - absent)), cwd=origin.folder, held=held)
+    return Draft(
+        spec,
+        frozen,
+        tuple(sorted(modules - absent)),
+        cwd=origin.folder,
+        held=held,
+        needs=roots(needs) - {"ray"} | frozen.needs,
+    )
 
 
 def _importable(values: Mapping[str, Any]) -> None:

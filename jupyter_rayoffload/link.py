@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import errors
@@ -32,11 +32,14 @@ class Link:
     connection : Connection
     store : Store
     ray : RayClient
+    libraries : dict of str to str
+        What jobs of this session have found there, by module: a version, or empty text.
     """
 
     connection: Connection
     store: store.Store
     ray: RayClient
+    libraries: dict[str, str] = field(default_factory=dict)
 
     @property
     def info(self) -> ClusterInfo:

@@ -13,6 +13,7 @@ from .errors import WorkspaceTooLarge
 from .link import Link, blocking
 from .local_modules import LocalModule, local_modules, pack_modules
 from .models import JobSpec
+from .remote.libraries import requirements, roots
 from .words import number_text, size_text
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class Packed:
         As in :class:`~.models.JobSpec`.
     known : bool
         Whether nothing had to be packed anew.
+    libraries : dict of str to str
+    needs : tuple of str
+        As in :class:`~.models.JobSpec`: what travels is not among them.
     """
 
     package: str
@@ -54,6 +58,8 @@ class Packed:
     left_behind: tuple[str, ...]
     notes: tuple[str, ...]
     known: bool
+    libraries: dict[str, str]
+    needs: tuple[str, ...]
 
     def described(self, spec: JobSpec) -> JobSpec:
         """Give `spec` with the packages in it."""
@@ -63,6 +69,8 @@ class Packed:
             bundle=self.bundle,
             left_behind=self.left_behind,
             notes=self.notes,
+            libraries=self.libraries,
+            needs=self.needs,
             versions={**spec.versions, "runner": self.runner},
         )
 
@@ -83,7 +91,9 @@ def pack(draft: Draft, config: RayOffload, signer: Signer, on_progress: Callable
         )
 
     package = _zipped(shot, packed, told) if shot and (shot.files or shot.folders) else ""
-    extras = pack_modules(_modules(draft, shot), signer=signer)
+    local = _modules(draft, shot)
+    extras = pack_modules(local, signer=signer)
+    libraries = {} if config.check_versions == "off" else _libraries(draft, local)
     modules = [_zipped(extra, packed, told) for extra in extras]
     shots = [*([shot] if shot else []), *extras]
     runner = bundle.build()
@@ -96,6 +106,8 @@ def pack(draft: Draft, config: RayOffload, signer: Signer, on_progress: Callable
         tuple(path for s in shots for path in s.left_behind),
         (*notes, *(note for s in shots for note in s.notes)),
         not any(packed),
+        libraries,
+        tuple(sorted(draft.needs & libraries.keys())),
     )
 
 
@@ -141,6 +153,13 @@ def _workspace(
 def _modules(draft: Draft, shot: workspace.Snapshot | None) -> list[LocalModule]:
     root, files = (shot.root, {e.path for e in shot.files}) if shot else (None, None)
     return local_modules(draft.modules, root, explicit=draft.spec.options.py_modules, files=files)
+
+
+def _libraries(draft: Draft, local: list[LocalModule]) -> dict[str, str]:
+    """Give the libraries that the cluster must have: nobody else brings them."""
+    # Every cluster has a Ray; which one matters only to what `needs` says of values.
+    wanted = roots(draft.modules) - {"ray"} | draft.needs
+    return requirements(wanted - {module.name.partition(".")[0] for module in local})
 
 
 def _folder() -> Path:

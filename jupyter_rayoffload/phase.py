@@ -59,7 +59,7 @@ def advance(record: JobRecord, event: Event) -> JobRecord:
     event : Event
         ``step {name, state: begin|end, note}``, ``wait {reason, detail, event}``, ``chained {reason}``,
         ``progress {done, total}``, ``inputs {inputs}``, ``cluster {name, dashboard, session}``,
-        ``submitted {attempt}``, ``again {attempt, reason}`` (a retry), ``alive`` (a sign of life),
+        ``libraries {libraries}``, ``submitted {attempt}``, ``again {attempt, reason}`` (a retry), ``alive`` (a sign of life),
         the runner's ``phase``, Ray's ``ray {status, message, exit_code, error_type}``,
         ``gone {message, hint}`` (the cluster died), ``failed {failure}`` (this side could not go on),
         ``cancelled {by}``, ``landed {outputs}``, ``files {files}``, and Jupyter's messages.
@@ -134,6 +134,11 @@ def _cluster(record: JobRecord, event: Event) -> JobRecord:
         dashboard=c.get("dashboard", record.dashboard),
         session=c.get("session", record.session),
     )
+
+
+def _libraries(record: JobRecord, event: Event) -> JobRecord:
+    """Take in what the cluster has: as earlier jobs of the session found it, then as this one does."""
+    return record.replace(libraries={**record.libraries, **event.content["libraries"]})
 
 
 def _submitted(record: JobRecord, event: Event) -> JobRecord:
@@ -322,6 +327,7 @@ _HANDLERS = {
     "progress": _progress,
     "inputs": _inputs,
     "cluster": _cluster,
+    "libraries": _libraries,
     "submitted": _submitted,
     "again": _again,
     "alive": _alive,

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .models import JobRecord, Phase, Step, Value, ValueState
+from .remote.libraries import differing, name_and_version, pin
 from .words import capital, listing, number_text, stop
 
 __all__ = [
     "expression",
     "job_name",
     "kernel_gone",
+    "library_notes",
     "meaning",
     "sentence",
     "troubled",
@@ -84,14 +86,17 @@ def meaning(record: JobRecord) -> str:
         Sentences with full stops, with the marks of :mod:`.words`, or ``""``.
     """
     if not record.phase.ended:
-        return " ".join(filter(None, [stop(record.detail), *workspace_notes(record)]))
+        notes = [*library_notes(record), *workspace_notes(record)]
+        return " ".join(filter(None, [stop(record.detail), *notes]))
     if record.phase is Phase.SUCCEEDED:
-        return _where_values_are(record)
+        notes = library_notes(record) if troubled(record) else []
+        return " ".join(filter(None, [_where_values_are(record), *notes]))
     failure = record.failure
     if record.phase is Phase.CANCELLED or failure is None:
         return ""
-    known = _came_back(record)
-    return " ".join(filter(None, [stop(capital(failure.hint)), known]))
+    # A failure that is not the cell's own says itself which versions differ.
+    notes = library_notes(record) if failure.ename and not failure.hint else []
+    return " ".join(filter(None, [stop(capital(failure.hint)), *notes, _came_back(record)]))
 
 
 def voices(record: JobRecord) -> tuple[str, str]:
@@ -197,6 +202,24 @@ def workspace_notes(record: JobRecord) -> list[str]:
     tail = f" and {number_text(more)} more" if more > 0 else ""
     verb = "Stays behind because it" if len(names) == 1 else "Stay behind because they"
     return [f"{verb} may hold secrets: {listing(shown)}{tail}.", *notes]
+
+
+def library_notes(record: JobRecord) -> list[str]:
+    """Say which libraries differ between notebook and cluster, where that may matter, and which are missing."""
+    needed, there = record.spec.libraries, record.libraries
+    differences = differing(needed, there)
+    notes = []
+    for root in differences:
+        name, version = name_and_version(needed[root])
+        notes.append(f"{name} is {version} here and {there[root]} on the cluster: values may not travel.")
+    # One that is not here either is most often an import that the cell can do without.
+    lacking = [root for root in needed if there.get(root) == "" and name_and_version(needed[root])[1]]
+    names = [name_and_version(needed[root])[0] for root in lacking]
+    if names:
+        verb = "is" if len(names) == 1 else "are"
+        pins = " ".join(pin(needed[root]) for root in lacking)
+        notes.append(f"{listing(names)} {verb} not on the cluster: `--pip {pins}`.")
+    return notes
 
 
 def kernel_gone(record: JobRecord) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import matching
 from .clusters import open_backend
 from .course import Course, Draft, new_id
 from .errors import DependencyFailed, JobNotFound, NotEnoughResources, OffloadError, StoreError
@@ -190,6 +191,7 @@ class Offloader:
             packed = await packing
         finally:
             packing.cancel()
+        self._match(course, link)
         with self._kept_alive(course):
             await self._send(draft, packed, course, link)
             await self._await_upstream(course)
@@ -221,6 +223,16 @@ class Offloader:
             box["note"] = "reused" if packed.known else ""
         course.record = course.record.replace(spec=packed.described(course.record.spec))
         return packed
+
+    def _match(self, course: Course, link: Link) -> None:
+        """Say what is known of the cluster's libraries, and refuse what cannot run with them."""
+        spec, mode = course.record.spec, self.config.check_versions
+        if mode == "off":
+            return
+        if there := matching.known(spec, link):
+            course.tell("libraries", libraries=there)
+        if mode == "error":
+            matching.require(spec, link)
 
     async def _send(self, draft: Draft, packed: Packed | None, course: Course, link: Link) -> None:
         """Put into the store what it lacks, and the record as it is to be run."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .course import Course
 from .errors import ClusterError, OffloadError, StoreError
 from .link import Link, blocking, translated
+from .matching import learn
 from .models import ClusterInfo, ClusterPhase, JobRecord, Phase
 from .phase import SILENCE_SECONDS
 from .remote.store import Entry, follow
@@ -95,6 +96,8 @@ class Witness:
         current = entry.writer == self._record.submission_id or not self._record.attempt
         self._course.read = entry.id
         for message in entry.messages:
+            if message["type"] == "libraries":
+                learn(self._record.spec, self._link, message["content"]["libraries"])
             if current or message["type"] != "phase":
                 self._course.tell(message["type"], at=message["t"], **message["content"])
 

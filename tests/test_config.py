@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from traitlets.config import Application, Config
 
-from jupyter_rayoffload.config import OPTIONS, RayOffload
+from jupyter_rayoffload.config import DEFAULT_RAY, OPTIONS, RayOffload
 from jupyter_rayoffload.errors import UsageError
 from jupyter_rayoffload.models import JobOptions, Resources
 
@@ -214,3 +214,21 @@ def test_importing_it_loads_neither_ray_nor_aiohttp() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_map_of_images_is_checked_when_it_is_read(tmp_path: Path) -> None:
+    text = "c.RayOffload.images = {'311': 'registry.example/ray'}"
+    _write(tmp_path / "weak", "jupyter_rayoffload_config.py", text)
+    with pytest.raises(UsageError, match="'311' is no key of images"):
+        RayOffload.load()
+    config = RayOffload()
+    config.set_from_text("images", '{"py311-ray2.60": "registry.example/ray:2.60"}')
+    assert config.images == {"py311-ray2.60": "registry.example/ray:2.60"}
+    with pytest.raises(UsageError, match="images cannot be"):
+        config.set_from_text("images", '{"py311": ""}')
+
+
+def test_an_image_that_is_given_goes_before_the_map() -> None:
+    config = RayOffload(images={"py38": "old"}, ray_version="2.58.0")
+    assert config.pod_image("mine") == ("mine", "2.58.0")
+    assert RayOffload(ray_version="").pod_image("mine") == ("mine", DEFAULT_RAY)

@@ -5,7 +5,7 @@ import __future__
 
 import ast
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,8 @@ class Analysis:
         Names of which a part goes there: ``f(d["k"])``, ``m = models[0]``, ``for v in d.values()``.
     modules : frozenset of str
         Dotted modules imported anywhere in the cell.
+    needs : frozenset of str
+        Those that it imports before it does anything else: without them it cannot begin.
     stars : frozenset of str
         Modules of star imports.
     opaque : bool
@@ -61,6 +63,7 @@ class Analysis:
     passed: frozenset[str] = frozenset()
     parts: frozenset[str] = frozenset()
     modules: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
     stars: frozenset[str] = frozenset()
     opaque: bool = False
 
@@ -108,9 +111,21 @@ def analyze(source: str | ast.Module, shell: InteractiveShell | None = None) -> 
         passed=frozenset(uses.passed),
         parts=frozenset(uses.parts),
         modules=frozenset(walk.modules),
+        needs=frozenset(_first_imports(tree.body)),
         stars=frozenset(walk.stars),
         opaque=walk.opaque,
     )
+
+
+def _first_imports(body: list[ast.stmt]) -> Iterator[str]:
+    """Give the modules that are imported at the top; what comes later may have been installed by the cell."""
+    for statement in body:
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            yield statement.module or ""
+        elif not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+            return
 
 
 def _checked(tree: ast.Module) -> ast.Module:

@@ -240,6 +240,11 @@ class JobSpec(Model):
         Input name to the id of the job whose output it is (a chain).
     versions : Mapping of str to str
         ``python``, ``ray``, ``cloudpickle`` and the libraries of the inputs' types.
+    libraries : Mapping of str to str
+        What the cell imports and its inputs are made of, by module, as pip would call it and in the
+        notebook's version: ``{"sklearn": "scikit-learn==1.5.2"}``. Empty where nobody shall look.
+    needs : tuple of str
+        Those of them without which the cell cannot even begin.
     cells : Mapping of str to list
         Cells whose functions travel: name of the code's file to ``[execution count, text]``, for tracebacks.
     package, bundle : str
@@ -269,6 +274,8 @@ class JobSpec(Model):
     deletes: tuple[str, ...] = ()
     after: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
     cells: Mapping[str, Any] = field(default_factory=dict)
     package: str = ""
     bundle: str = ""
@@ -307,6 +314,9 @@ class JobRecord(Model):
         ``(done, total)`` in bytes or items, or empty.
     session : str
         Ray's session name: another one means another head.
+    libraries : Mapping of str to str
+        Versions in which the cluster has the libraries of the specification, by module; empty text where it
+        lacks one.
     """
 
     spec: JobSpec
@@ -329,6 +339,7 @@ class JobRecord(Model):
     lines: int = 0
     progress: tuple[float, ...] = ()
     session: str = ""
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

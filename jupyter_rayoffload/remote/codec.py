@@ -27,7 +27,7 @@ from .byvalue import functions_behind
 from .culprit import explain
 from .describe import describe
 from .fingerprint import fingerprint
-from .libraries import package_of, versions
+from .libraries import PICKLES, package_of, roots, versions
 from .memory import Memory, address
 from .pickling import PRELUDE, Reader, Writer, known_prelude, refers_to, what_is_absent
 from .signing import Signer
@@ -108,6 +108,8 @@ class Frozen:
         Versions of the distributions whose types are inside.
     files : frozenset of str
         Names of the files of the code that is inside.
+    needs : frozenset of str
+        Modules, by the first part of their names, without which a reader cannot read it.
     """
 
     graph: bytes
@@ -116,6 +118,7 @@ class Frozen:
     refused: dict[str, str] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -226,7 +229,17 @@ def freeze(
             refused,
             versions({package_of(kind) for kind in draft.writer.reducers} | draft.writer.imported),
             frozenset(draft.writer.files),
+            _needs({package_of(kind) for kind in draft.writer.reducers}, draft.writer.imported),
         )
+
+
+def _needs(kinds: set[str], imported: set[str]) -> frozenset[str]:
+    """Give the libraries that a reader must have.
+
+    That is what goes by reference. A type's own package may not be needed: a kernel's standard output goes as
+    the reader's. And every cluster has a Ray, whose version matters to Ray's own objects alone.
+    """
+    return roots(imported) - {"ray"} | (kinds & PICKLES.keys())
 
 
 class _Draft:

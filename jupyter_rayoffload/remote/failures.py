@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from typing import Any
 
 from .codec import WrongFormat
 from .files import BadPackage
+from .libraries import differing, installed, name_and_version, pin
 from .store import Missing, StoreDown, StoreNoAuth, StoreOutOfMemory, Tampered
 
-__all__ = ["CANCELLED", "NOT_THE_CELL", "Unready", "beyond_memory", "crash", "failure_of", "missing_library"]
+__all__ = [
+    "CANCELLED",
+    "NOT_THE_CELL",
+    "Unready",
+    "beyond_memory",
+    "crash",
+    "failure_of",
+    "import_hint",
+    "missing_library",
+]
 
 #: Exit codes of the runner.
 NOT_THE_CELL = 3
@@ -40,7 +51,7 @@ class Unready(Exception):
         self.failure = failure
 
 
-def failure_of(error: BaseException, doing: str) -> dict[str, Any]:
+def failure_of(error: BaseException, doing: str, needed: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Give the failure for an error that is not the cell's.
 
     Parameters
@@ -48,7 +59,10 @@ def failure_of(error: BaseException, doing: str) -> dict[str, Any]:
     error : BaseException
     doing : str
         What went on: ``loading the inputs``.
+    needed : Mapping of str to str, optional
+        Libraries of the notebook, as :func:`.libraries.requirements` gives them there.
     """
+    needed = needed or {}
     for kind, (reason, hint) in _STORE.items():
         if isinstance(error, kind):
             return {"reason": reason, "message": f"{_capital(doing)}: {error}", "hint": hint}
@@ -57,16 +71,55 @@ def failure_of(error: BaseException, doing: str) -> dict[str, Any]:
         return {"reason": "WorkspaceError", "message": f"{_capital(doing)}: {error}", "hint": hint}
     library = missing_library(error)
     if library:
+        root = library.partition(".")[0]
         return {
             "reason": "MissingLibrary",
             "message": f"{_capital(doing)}: the cluster has no module named {library!r}",
-            "hint": f"Add it with --pip {library.partition('.')[0]}, or use an image that has it",
+            "hint": import_hint(library, needed) or f"Add it with --pip {root}, or use an image that has it",
         }
     return {
         "reason": "EnvironmentFailed",
         "message": f"{_capital(doing)} failed: {type(error).__name__}: {error}",
-        "hint": "Most often a library has another version there than here: pin it with --pip",
+        "hint": _other_versions(needed)
+        or "Most often a library has another version there than here: pin it with --pip",
     }
+
+
+def import_hint(module: str, needed: Mapping[str, str]) -> str:
+    """Say which version of a module's library the notebook has, and how to get it there.
+
+    Parameters
+    ----------
+    module : str
+        What could not be imported.
+    needed : Mapping of str to str
+        As for :func:`failure_of`.
+
+    Returns
+    -------
+    str
+        Empty for a module of which the notebook has said nothing.
+    """
+    root = module.partition(".")[0]
+    if root not in needed:
+        return ""
+    if installed({root: needed[root]})[root]:  # the library is there, and lacks a part
+        return _other_versions({root: needed[root]})
+    name, version = name_and_version(needed[root])
+    add = f"Add it with --pip {pin(needed[root])}, or use an image that has it"
+    return f"The notebook has {name} {version}. {add}" if version else add
+
+
+def _other_versions(needed: Mapping[str, str]) -> str:
+    """Say which libraries have other versions here, on the cluster, than in the notebook."""
+    there = installed(needed)
+    roots = differing(needed, there, all_=True)
+    if not roots:
+        return ""
+    pairs = {root: name_and_version(needed[root]) for root in roots}
+    said = ", ".join(f"{name} {there[root]} where the notebook has {v}" for root, (name, v) in pairs.items())
+    pins = " ".join(pin(needed[root]) for root in roots)
+    return f"The cluster has {said}. Most often that is why: --pip {pins} gives it the same"
 
 
 def beyond_memory(size: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from . import processes
 from .capture import Pipe
 from .channel import Inbox
 from .failures import CANCELLED, NOT_THE_CELL, crash
+from .libraries import installed
 from .publisher import OUTPUT_LIMIT, PAUSE_SECONDS, Publisher
 from .pulse import Pulse
 from .run import STORE_PATIENCE
@@ -162,6 +163,9 @@ class Guard:
             self._times_out = time.monotonic() + timeout
         with contextlib.suppress(OSError):
             self._pair.send_bytes(json.dumps(self._spec).encode())
+        needed = self._spec.get("libraries")
+        if needed:  # the cell is on its way: it does not wait for this
+            self._publisher.put("libraries", {"libraries": installed(needed)})
 
     def _step(self) -> None:
         """Wait for something to happen, and deal with it."""

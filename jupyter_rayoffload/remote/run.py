@@ -114,7 +114,7 @@ class CellProcess:
         except KeyboardInterrupt:
             raise
         except Exception as error:
-            failure = failure_of(error, doing[-1])
+            failure = failure_of(error, doing[-1], self._spec.get("libraries"))
             self._channel.tell("log", {"text": traceback.format_exc()})  # perhaps a slip of ours
         return {"phase": "failed", "exit_code": failures.NOT_THE_CELL, "failure": failure}
 
@@ -283,6 +283,9 @@ class CellProcess:
         memory = self._memory()
         if memory and isinstance(error.error, MemoryError):
             return failure | failures.beyond_memory(memory)
+        if isinstance(error.error, ModuleNotFoundError) and error.error.name:
+            hint = failures.import_hint(error.error.name, self._spec.get("libraries") or {})
+            failure |= {"hint": hint} if hint else {}
         return failure | {"ename": error.ename, "evalue": error.evalue}
 
     def _put_error(self, error: BaseException) -> bool:

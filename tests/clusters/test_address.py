@@ -126,6 +126,14 @@ async def test_a_wrong_ray(
 
 
 @pytest.mark.asyncio
+async def test_another_ray_and_another_patch_of_python_are_no_obstacle(made: Connection) -> None:
+    python = ".".join([*platform.python_version_tuple()[:2], "99"])
+    async with ray_with(ray="2.53.1", python=python) as address:
+        connection = await ensure(made, ray_address=address)
+    assert connection.info.phase is ClusterPhase.RUNNING and connection.info.ray == "2.53.1"
+
+
+@pytest.mark.asyncio
 async def test_other_wrong_addresses(made: Connection, tmp_path: Path) -> None:
     with pytest.raises(ClusterUnreachable, match="cannot be reached"):
         await ensure(made)

@@ -279,9 +279,8 @@ class KubernetesBackend:
         config = self.config
         profile = pick(config.cluster_profiles(), spec.profile)
         made = apply(profile, spec.choices)
-        whole = made.replace(
-            name=spec.name, image=made.image or config.image, ray=made.ray or config.ray_version
-        )
+        image, ray = config.pod_image(made.image)
+        whole = made.replace(name=spec.name, image=image, ray=made.ray or ray)
         choices = {name: made.choices[name] for name in spec.choices}
         return ClusterSpec(spec.name, profile.name if choices else spec.profile, choices), whole
 

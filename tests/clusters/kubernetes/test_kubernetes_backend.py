@@ -128,6 +128,25 @@ async def test_it_is_made_on_first_use_and_adopted_by_the_next_kernel(ground: Gr
 
 
 @pytest.mark.asyncio
+async def test_the_image_is_the_sites_for_this_python_and_ray(ground: Ground) -> None:
+    key = f"py{sys.version_info[0]}{sys.version_info[1]}"
+    images = {key: "site/ray:any", f"{key}-ray2.59.0": "site/ray:2.59.0"}
+    await ground.backend(images=images, ray_version="2.59.0").ensure(ClusterSpec())
+    spec = ground.server.cluster()["spec"]
+    pods = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    assert {pod["template"]["spec"]["containers"][0]["image"] for pod in pods} == {"site/ray:2.59.0"}
+    assert spec["rayVersion"] == "2.59.0"
+
+
+@pytest.mark.asyncio
+async def test_without_an_image_for_this_python_nothing_is_made(ground: Ground) -> None:
+    with pytest.raises(UsageError, match="there are images for py38") as caught:
+        await ground.backend(images={"py38": "old"}).ensure(ClusterSpec())
+    assert "set image" in caught.value.hint
+    assert "POST rayclusters" not in ground.server.requests
+
+
+@pytest.mark.asyncio
 async def test_two_kernels_at_once_make_one_cluster(ground: Ground) -> None:
     ground.server.posts_at_once = 2
     both = await asyncio.gather(*(ground.backend().ensure(SPEC) for _ in range(2)))
@@ -675,7 +694,7 @@ async def test_settings_that_are_not_complete(ground: Ground, monkeypatch: pytes
 def test_the_cluster_of_the_settings() -> None:
     config = RayOffload()
     version = f"{sys.version_info[0]}{sys.version_info[1]}"
-    assert config.image == f"rayproject/ray:{config.ray_version}-py{version}"
+    assert config.pod_image()[0] == f"rayproject/ray:{config.pod_image()[1]}-py{version}"
     config.set_from_text("kubernetes_cluster", '{"image": "i", "head": {"cpus": 2}}')
     assert ClusterSpec.from_json(config.kubernetes_cluster).head.cpus == 2
     for text in ("[]", "x", '{"hed": {}}', '{"head": 3}'):

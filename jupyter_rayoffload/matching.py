@@ -1,4 +1,4 @@
-"""Whether a cluster has the libraries that a job needs: what earlier jobs have found there is kept, and asked."""
+"""Whether a cluster has the libraries that a job needs: what earlier jobs have found there is kept."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def workspace_notes(record: JobRecord) -> list[str]:
 
 
 def library_notes(record: JobRecord) -> list[str]:
-    """Say which libraries differ between notebook and cluster, where that may matter, and which are missing."""
+    """Say which libraries the cluster lacks, and which differ so that it may matter."""
     needed, there = record.spec.libraries, record.libraries
     differences = differing(needed, there)
     notes = []

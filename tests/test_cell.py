@@ -390,3 +390,11 @@ def test_the_shell_remembers_future_annotations(shell) -> None:
     assert analyze("x: T = 1", shell).reads == (set() if sys.version_info >= (3, 14) else {"T"})
     shell.run_cell("from __future__ import annotations")
     assert analyze("x: T = 1", shell).reads == set()
+
+
+def test_what_a_cell_cannot_begin_without_is_imported_before_all_else():
+    source = "'doc'\nimport a.b as x, c\nfrom d.e import f\nfrom . import g\nprint(1)\nimport late\n"
+    assert analyze(source).needs - {""} == {"a.b", "c", "d.e"}
+    assert not analyze("try:\n    import cupy\nexcept ImportError:\n    cupy = None\n").needs
+    assert not analyze("!pip install a\nimport a\n").needs
+    assert not analyze("def f():\n    import a\n").needs

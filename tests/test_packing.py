@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,21 @@ def test_a_workspace_of_empty_folders_alone_travels(cache: Path, tmp_path: Path)
     with zipfile.ZipFile(cache / f"{first.package}.zip") as package:
         assert package.namelist() == ["out/deep/"]
     assert packed(folder) == Packed(**{**vars(first), "known": True})
+
+
+def test_libraries_are_what_nobody_brings(cache: Path, tmp_path: Path):
+    """A module beside the notebook travels, whatever it is called; a Ray is on every cluster."""
+    (tmp_path / "nb").mkdir()
+    (tmp_path / "nb/pandas.py").write_text("")
+    modules = ("json", "numpy.linalg", "pandas", "ray.data", "nowhere_at_all")
+    draft = Draft(
+        JobSpec("cell-000000", "cell"), modules=modules, cwd=str(tmp_path / "nb"), needs=frozenset({"numpy"})
+    )
+    made = pack(draft, RayOffload(), Signer(bytes(32)), lambda text: None)
+    here = metadata.version("numpy")
+    assert made.libraries == {"nowhere_at_all": "nowhere_at_all", "numpy": f"numpy=={here}"}
+    assert made.needs == ("numpy",)
+    spec = made.described(draft.spec)
+    assert (spec.libraries, spec.needs) == (made.libraries, made.needs)
+    off = pack(draft, RayOffload(check_versions="off"), Signer(bytes(32)), lambda text: None)
+    assert (off.libraries, off.needs) == ({}, ())

@@ -1,7 +1,8 @@
 """Which libraries values and cells need, in which versions they are here and there, and whether that matters.
 
-What a job needs is a mapping from modules to what pip would call them, ``{"sklearn": "scikit-learn==1.5.2"}``;
-what a cluster has is one from the same modules to versions, ``{"sklearn": "1.4.0"}``. No library is imported.
+What a job needs is a mapping from modules to what pip would call them,
+``{"sklearn": "scikit-learn==1.5.2"}``; what a cluster has is one from the same modules to versions,
+``{"sklearn": "1.4.0"}``. No library is imported.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = [
 
 #: What :func:`installed` gives for a library that is there, and does not say in which version.
 UNKNOWN = "?"
-#: Libraries whose pickles are known not to cross versions, by module: so many numbers of the version must agree.
+#: Libraries whose pickles are known not to cross versions, by module: so many numbers must agree.
 PICKLES = {
     # Arrays of NumPy 2 name numpy._core, which 1.x has from 1.26.1 on, for reading alone:
     # https://github.com/numpy/numpy/pull/24906
@@ -152,7 +153,7 @@ def name_and_version(requirement: str) -> tuple[str, str]:
 
 
 def pin(requirement: str) -> str:
-    """Give what to write behind ``--pip``; a build's own suffix, as in ``2.5.1+cu121``, pip would not find."""
+    """Give what to write behind ``--pip``; a build's own suffix (``2.5.1+cu121``) pip would not find."""
     return requirement.partition("+")[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -300,6 +301,75 @@ def test_a_missing_library_is_named(driver: Driver, tmp_path, monkeypatch):
     failure = run.end["failure"]
     assert failure["reason"] == "MissingLibrary" and "only_here" in failure["message"]
     assert "--pip only_here" in failure["hint"]
+
+
+@pytest.fixture
+def fruit(driver: Driver, tmp_path, monkeypatch):
+    """A library that has version 2.0 here, and on the cluster what a test puts there."""
+    library(tmp_path, "2.0", "class Thing: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import fruit
+
+    yield fruit
+    sys.modules.pop("fruit", None)
+    shutil.rmtree(driver.shared / "fruit", ignore_errors=True)
+    for folder in driver.shared.glob("fruit_salad-*.dist-info"):
+        shutil.rmtree(folder)
+
+
+def library(folder: Path, version: str, source: str) -> None:
+    """Install the module `fruit` of the distribution `fruit-salad`."""
+    (folder / "fruit").mkdir()
+    (folder / "fruit/__init__.py").write_text(source)
+    info = folder / f"fruit_salad-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: fruit-salad\nVersion: {version}\n")
+
+
+NEEDED = {"fruit": "fruit-salad==2.0"}
+
+
+def test_the_runner_says_which_of_the_libraries_are_there(driver: Driver, fruit):
+    library(driver.shared, "1.0", "class Thing: pass\n")
+    needed = {**NEEDED, "absent": "absent==1"}
+    run = driver.run("import fruit; t", {"t": fruit.Thing()}, libraries=needed)
+    assert run.code == 0, run.log
+    assert run.contents("libraries") == [{"libraries": {"fruit": "1.0", "absent": ""}}]
+    assert not driver.run("1").contents("libraries")  # nothing was asked
+
+
+def test_inputs_of_a_missing_library_say_which_version_is_here(driver: Driver, fruit):
+    run = driver.run("x = t", {"t": fruit.Thing()}, libraries=NEEDED)
+    assert run.code == 3 and run.end["failure"]["reason"] == "MissingLibrary"
+    assert run.end["failure"]["hint"].startswith(
+        "The notebook has fruit-salad 2.0. Add it with --pip fruit-salad==2.0"
+    )
+    assert run.contents("libraries") == [{"libraries": {"fruit": ""}}]
+
+
+def test_inputs_that_another_version_cannot_read_say_both(driver: Driver, fruit):
+    library(driver.shared, "1.0", "")  # no Thing there
+    run = driver.run("x = t", {"t": fruit.Thing()}, libraries=NEEDED)
+    failure = run.end["failure"]
+    assert run.code == 3 and failure["reason"] == "EnvironmentFailed" and "Thing" in failure["message"]
+    assert "fruit-salad 1.0 where the notebook has 2.0" in failure["hint"]
+    assert "--pip fruit-salad==2.0" in failure["hint"]
+
+
+def test_a_part_that_another_version_lacks_is_no_missing_library(driver: Driver, fruit):
+    library(driver.shared, "1.0", "")
+    run = driver.run("import fruit.salad", libraries=NEEDED)
+    failure = run.end["failure"]
+    assert failure["ename"] == "ModuleNotFoundError" and "has 2.0" in failure["hint"]
+
+
+def test_an_import_in_the_cell_that_fails_says_how_to_get_it(driver: Driver):
+    run = driver.run("import absent.part", libraries={"absent": "absent==1.2+local"})
+    failure = run.end["failure"]
+    assert failure["ename"] == "ModuleNotFoundError" and run.code == 1
+    assert "The notebook has absent 1.2+local. Add it with --pip absent==1.2," in failure["hint"]
+    assert "hint" not in driver.run("import absent").end["failure"]
+    assert "hint" not in driver.run("1 / 0", libraries={"absent": "absent"}).end["failure"]
 
 
 def test_tampered_inputs_are_not_read(driver: Driver):

@@ -60,7 +60,8 @@ def advance(record: JobRecord, event: Event) -> JobRecord:
         ``step {name, state: begin|end, note}``, ``wait {reason, detail, event}``, ``chained {reason}``,
         ``progress {done, total}``, ``inputs {inputs}``, ``cluster {name, dashboard, session}``,
         ``libraries {libraries}``, ``submitted {attempt}``, ``again {attempt, reason}`` (a retry),
-        ``alive`` (a sign of life), the runner's ``phase``, Ray's ``ray {status, message, exit_code, error_type}``,
+        ``alive`` (a sign of life), the runner's ``phase``,
+        Ray's ``ray {status, message, exit_code, error_type}``,
         ``gone {message, hint}`` (the cluster died), ``failed {failure}`` (this side could not go on),
         ``cancelled {by}``, ``landed {outputs}``, ``files {files}``, and Jupyter's messages.
 

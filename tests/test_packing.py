@@ -39,11 +39,16 @@ def test_a_workspace_of_empty_folders_alone_travels(cache: Path, tmp_path: Path)
     assert packed(folder) == Packed(**{**vars(first), "known": True})
 
 
-def test_libraries_are_what_nobody_brings(cache: Path, tmp_path: Path):
-    """A module beside the notebook travels, whatever it is called; a Ray is on every cluster."""
+def test_libraries_are_what_nobody_brings(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An editable install travels, and has a version all the same; a Ray is on every cluster."""
     (tmp_path / "nb").mkdir()
-    (tmp_path / "nb/pandas.py").write_text("")
-    modules = ("json", "numpy.linalg", "pandas", "ray.data", "nowhere_at_all")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/at_work.py").write_text("")
+    (tmp_path / "src/at_work-1.0.dist-info").mkdir()
+    (tmp_path / "src/at_work-1.0.dist-info/METADATA").write_text("Name: at-work\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "src"))
+    assert metadata.version("at_work") == "1.0"
+    modules = ("json", "numpy.linalg", "at_work", "ray.data", "nowhere_at_all")
     draft = Draft(
         JobSpec("cell-000000", "cell"), modules=modules, cwd=str(tmp_path / "nb"), needs=frozenset({"numpy"})
     )

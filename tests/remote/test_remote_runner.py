@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -312,27 +311,26 @@ def fruit(driver: Driver, tmp_path, monkeypatch):
 
     yield fruit
     sys.modules.pop("fruit", None)
-    shutil.rmtree(driver.shared / "fruit", ignore_errors=True)
-    for folder in driver.shared.glob("fruit_salad-*.dist-info"):
-        shutil.rmtree(folder)
 
 
-def library(folder: Path, version: str, source: str) -> None:
-    """Install the module `fruit` of the distribution `fruit-salad`."""
-    (folder / "fruit").mkdir()
+def library(folder: Path, version: str, source: str) -> dict[str, str]:
+    """Install the module `fruit` of the distribution `fruit-salad`, and give the environment that has it."""
+    (folder / "fruit").mkdir(parents=True)
     (folder / "fruit/__init__.py").write_text(source)
     info = folder / f"fruit_salad-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: fruit-salad\nVersion: {version}\n")
+    package = Path(__file__).parents[2]
+    return {"PYTHONPATH": f"{package}{os.pathsep}{folder}"}
 
 
 NEEDED = {"fruit": "fruit-salad==2.0"}
 
 
-def test_the_runner_says_which_of_the_libraries_are_there(driver: Driver, fruit):
-    library(driver.shared, "1.0", "class Thing: pass\n")
+def test_the_runner_says_which_of_the_libraries_are_there(driver: Driver, fruit, tmp_path):
+    env = library(tmp_path / "there", "1.0", "class Thing: pass\n")
     needed = {**NEEDED, "absent": "absent==1"}
-    run = driver.run("import fruit; t", {"t": fruit.Thing()}, libraries=needed)
+    run = driver.run("import fruit; t", {"t": fruit.Thing()}, libraries=needed, env=env)
     assert run.code == 0, run.log
     assert run.contents("libraries") == [{"libraries": {"fruit": "1.0", "absent": ""}}]
     assert not driver.run("1").contents("libraries")  # nothing was asked
@@ -347,18 +345,18 @@ def test_inputs_of_a_missing_library_say_which_version_is_here(driver: Driver, f
     assert run.contents("libraries") == [{"libraries": {"fruit": ""}}]
 
 
-def test_inputs_that_another_version_cannot_read_say_both(driver: Driver, fruit):
-    library(driver.shared, "1.0", "")  # no Thing there
-    run = driver.run("x = t", {"t": fruit.Thing()}, libraries=NEEDED)
+def test_inputs_that_another_version_cannot_read_say_both(driver: Driver, fruit, tmp_path):
+    env = library(tmp_path / "there", "1.0", "")  # no Thing there
+    run = driver.run("x = t", {"t": fruit.Thing()}, libraries=NEEDED, env=env)
     failure = run.end["failure"]
     assert run.code == 3 and failure["reason"] == "EnvironmentFailed" and "Thing" in failure["message"]
     assert "fruit-salad 1.0 where the notebook has 2.0" in failure["hint"]
     assert "--pip fruit-salad==2.0" in failure["hint"]
 
 
-def test_a_part_that_another_version_lacks_is_no_missing_library(driver: Driver, fruit):
-    library(driver.shared, "1.0", "")
-    run = driver.run("import fruit.salad", libraries=NEEDED)
+def test_a_part_that_another_version_lacks_is_no_missing_library(driver: Driver, fruit, tmp_path):
+    env = library(tmp_path / "there", "1.0", "")
+    run = driver.run("import fruit.salad", libraries=NEEDED, env=env)
     failure = run.end["failure"]
     assert failure["ename"] == "ModuleNotFoundError" and "has 2.0" in failure["hint"]
 

@@ -1,4 +1,4 @@
-"""Ways to clusters and stores: one that is open serves again, and whoever only asks for jobs starts nothing."""
+"""Ways to clusters and stores: an open one serves again, and whoever only asks for jobs starts nothing."""
 
 from __future__ import annotations
 

@@ -183,7 +183,9 @@ class RayOffload(Configurable):
     ).tag(config=True, secret=True)
     ray_token_file = Unicode(help="File that holds the token.").tag(config=True)
     connection_file = Unicode(
-        help="Connection file that somebody made ready: address and secrets of cluster and store in one."
+        help="Connection file that somebody made ready: address and secrets of cluster and store in one. "
+        "On Kubernetes it may be left out where this account may read the Secret store_secret of "
+        "kubernetes_cluster."
     ).tag(config=True)
 
     # The store
@@ -252,6 +254,13 @@ class RayOffload(Configurable):
         help="Images of Ray pods by Python and Ray, {'py311-ray2.60.0': 'registry.example/ray:2.60.0-py311', "
         "'py312': '...'}: the entry that fits and says most counts, where kubernetes_cluster has no image. "
         "Where none fits it is image."
+    ).tag(config=True)
+    kubernetes_reach = Enum(
+        ["auto", "service", "proxy"],
+        "auto",
+        help="How Ray and the store of a cluster on Kubernetes are reached: 'service' by the names of their "
+        "services, from inside; 'proxy' through the API server alone, from anywhere. 'auto' is 'service' in "
+        "a pod, else 'proxy'.",
     ).tag(config=True)
     image = Unicode(
         help="Image of Ray pods where neither kubernetes_cluster nor images has one: ray[default] and this "

@@ -80,11 +80,9 @@ async def open_link(connection: Connection, config: RayOffload) -> Link:
     ------
     StoreUnreachable, StoreRefused
     """
-    from .rayapi import RayClient
-
     opened = store.Store(connection.store, connection.owner, Signer(connection.key), config.lifetimes())
     await blocking(opened.ping)
-    return Link(connection, opened, RayClient(connection.info.address, connection.ray_token))
+    return Link(connection, opened, connection.client())
 
 
 async def blocking(call: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:

@@ -21,13 +21,15 @@ from .errors import (
     ClusterRefused,
     ClusterUnreachable,
     JobNotFound,
+    OffloadError,
     UsageError,
     WorkspaceTooLarge,
 )
 from .jobclient import SUBMISSION_ID, ClusterStatus, JobClient, JobInfo, check_submission
+from .transport import Body, Direct
 
 if TYPE_CHECKING:
-    import aiohttp
+    from .transport import Transport
 
 __all__ = ["ClusterStatus", "JobClient", "JobInfo", "RayClient"]
 
@@ -47,12 +49,20 @@ class RayClient:
         ``http://HOST:8265``.
     token : str
         Empty for a cluster that asks for none.
+    transport : Transport, optional
+        The way there, if it is not straight; whoever gives it closes it.
     """
 
-    def __init__(self, address: str, token: str = "") -> None:
+    def __init__(self, address: str, token: str = "", transport: Transport | None = None) -> None:
         self.address = address.rstrip("/")
-        self._token = token
-        self._session: aiohttp.ClientSession | None = None
+        self._transport = transport or Direct(self.address)
+        self._own = transport is None
+        # Whoever sends Origin, Referer or a browser's User-Agent may only read.
+        self._headers = {"User-Agent": f"jupyter_rayoffload/{__version__}"}
+        if token:
+            # Who is on the way there may keep Authorization for himself.
+            name = "Authorization" if self._own else "X-Ray-Authorization"
+            self._headers[name] = f"Bearer {token}"
 
     def __repr__(self) -> str:
         return f"RayClient({self.address!r})"
@@ -65,9 +75,8 @@ class RayClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._own:
+            await self._transport.aclose()
 
     async def version(self) -> dict[str, str]:
         """See :class:`JobClient`."""
@@ -102,8 +111,7 @@ class RayClient:
                 f"the package {name} has {size / 2**20:.0f} MiB; Ray's Jobs API takes no more than 100 MiB",
                 "Leave large files behind with --exclude or .rayignore",
             )
-        with open(path, "rb") as stream:  # noqa: ASYNC230 - aiohttp reads it in a thread
-            await self._call("PUT", _package(name), data=stream, timeout=_LONG)
+        await self._call("PUT", _package(name), path, timeout=_LONG)
 
     async def submit(
         self,
@@ -133,11 +141,12 @@ class RayClient:
             "metadata": metadata,
             **_entrypoint_resources(resources or {}),
         }
+        sent = json.dumps(body).encode()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _SUBMIT
         while True:
             try:
-                status, text = await self._call("POST", "/api/jobs/", json=body, accept=(400, 500))
+                status, text = await self._call("POST", "/api/jobs/", sent, accept=(400, 500))
             except ClusterUnreachable:
                 if loop.time() > deadline:
                     raise
@@ -201,27 +210,24 @@ class RayClient:
         self,
         method: str,
         path: str,
+        body: Body = None,
         *,
         accept: tuple[int, ...] = (),
         timeout: float = _QUICK,
-        **body: Any,
     ) -> tuple[int, str]:
         """Send one request, and give status and text of an answer of 200 or one of `accept`."""
         import aiohttp
 
-        if self._session is None:
-            # Whoever sends Origin, Referer or a browser's User-Agent may only read.
-            headers = {"User-Agent": f"jupyter_rayoffload/{__version__}"}
-            if self._token:
-                headers["Authorization"] = f"Bearer {self._token}"
-            self._session = aiohttp.ClientSession(headers=headers, trust_env=False)
         limit = aiohttp.ClientTimeout(total=timeout, sock_connect=_QUICK)
+        headers = self._headers
+        if body is not None:
+            kind = "application/json" if isinstance(body, bytes) else "application/octet-stream"
+            headers = {**headers, "Content-Type": kind}
         try:
-            # Redirects would carry the token to another host.
-            async with self._session.request(
-                method, self.address + path, timeout=limit, allow_redirects=False, **body
-            ) as answer:
+            async with await self._transport.send(method, path, headers, body, timeout=limit) as answer:
                 status, text = answer.status, await answer.text(errors="replace")
+        except OffloadError:
+            raise  # of the way there
         except (aiohttp.InvalidURL, ValueError) as error:
             raise UsageError(
                 f"{self.address!r} is not a URL: {error}", "It must be http://HOST:PORT"

@@ -18,6 +18,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.fake_passage import Passages
+
 Json = dict[str, Any]
 #: The credential of the one account, and the token of every Ray.
 ACCOUNT_TOKEN, RAY_TOKEN = "account-token-7d1f", "ray-token-93ac"
@@ -57,6 +59,7 @@ class FakeKubernetes:
         self.posts_at_once = 1  # creations are held back until so many have come
         self.slow_delete = False  # a deleted object stays until `remove`
         self.allowed = True  # what an access review says
+        self.passages = Passages()
         self._news = asyncio.Event()
         self._uids = itertools.count(1)
         self._runner: web.AppRunner | None = None
@@ -171,6 +174,8 @@ class FakeKubernetes:
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {self.token}":
             return web.json_response(status(401, "Unauthorized"), status=401)
+        if passed := await self.passages.serve(request):
+            return passed
         if request.path == REVIEWS:
             review = {**await request.json(), "status": {"allowed": self.allowed}}
             return web.json_response(review, status=201)

@@ -28,7 +28,7 @@ LAYERS = [
     ["scan"],
     ["workspace", "bundle"],
     ["local_modules", "view"],
-    ["jobclient"],
+    ["jobclient", "transport"],
     ["rayapi"],
     ["clusters"],
     ["link", "course", "homecoming"],

@@ -56,8 +56,6 @@ class AddressBackend:
         StoreUnreachable, StoreRefused
             The store cannot be used.
         """
-        from ..rayapi import RayClient
-
         if spec.profile or spec.choices:
             pick((), spec.profile)
         connection = self._configured()
@@ -65,7 +63,7 @@ class AddressBackend:
             reason = f"Connecting to {connection.info.address}"
             on_change(connection.info.replace(phase=ClusterPhase.STARTING, reason=reason))
         limit = self.config.check_timeout
-        async with RayClient(connection.info.address, connection.ray_token) as client:
+        async with connection.client() as client:
             try:
                 info = await asyncio.wait_for(check_ray(client, connection.info), limit)
             except asyncio.TimeoutError:

@@ -20,6 +20,7 @@ from .owner import signer
 
 if TYPE_CHECKING:
     from ..rayapi import RayClient
+    from ..transport import Transport
     from .connection import Connection
 
 __all__ = ["MINIMUM_RAY", "check_ray", "check_store", "look"]
@@ -70,7 +71,7 @@ async def check_ray(client: RayClient, info: ClusterInfo) -> ClusterInfo:
     )
 
 
-async def look(info: ClusterInfo, token: str) -> ClusterInfo:
+async def look(info: ClusterInfo, token: str, transport: Transport | None = None) -> ClusterInfo:
     """Give what Ray says of its resources now.
 
     Parameters
@@ -78,11 +79,13 @@ async def look(info: ClusterInfo, token: str) -> ClusterInfo:
     info : ClusterInfo
         With the address.
     token : str
+    transport : Transport, optional
+        As in :class:`.Connection`.
     """
     from ..rayapi import RayClient
 
     try:
-        async with RayClient(info.address, token) as client:
+        async with RayClient(info.address, token, transport) as client:
             session = (await client.version())["session_name"]
             status = await client.cluster_status()
     except ClusterError as error:

@@ -15,9 +15,11 @@ from ..errors import ClusterRefused, FormatMismatch
 from ..models import ClusterInfo
 
 if TYPE_CHECKING:
+    from ..rayapi import RayClient
     from ..remote.store import StoreAddress
+    from ..transport import Transport
 
-__all__ = ["VERSION", "Connection", "read_connection", "read_secret", "write_private"]
+__all__ = ["VERSION", "Connection", "parse_connection", "read_connection", "read_secret", "write_private"]
 
 #: Version of the file's content.
 VERSION = 1
@@ -41,6 +43,8 @@ class Connection:
         Empty for a cluster that asks for none.
     gcs : str
         ``HOST:PORT`` of the head for ``ray.init``; empty where it is not known.
+    transport : Transport, optional
+        The way to Ray from this process, if it does not lead straight to the address.
     """
 
     info: ClusterInfo
@@ -50,6 +54,13 @@ class Connection:
     file: Path
     ray_token: str = field(default="", repr=False)
     gcs: str = ""
+    transport: Transport | None = field(default=None, repr=False, compare=False)
+
+    def client(self) -> RayClient:
+        """Give a client of Ray's Jobs API; whoever takes it closes it."""
+        from ..rayapi import RayClient
+
+        return RayClient(self.info.address, self.ray_token, self.transport)
 
     def to_json(self) -> dict[str, Any]:
         """Give the content of the connection file: it holds secrets."""
@@ -96,10 +107,27 @@ def read_connection(file: str | Path) -> Connection:
     FormatMismatch
         This version cannot read it.
     """
+    return parse_connection(read_secret(file, "connection file"), Path(file))
+
+
+def parse_connection(text: str, file: Path, source: str = "") -> Connection:
+    """Read the content of a connection file.
+
+    Parameters
+    ----------
+    text : str
+    file : Path
+        The file with the same content.
+    source : str
+        What the text comes from, if not from that file.
+
+    Raises
+    ------
+    FormatMismatch
+        This version cannot read it.
+    """
     from ..remote.store import StoreAddress
 
-    file = Path(file)
-    text = read_secret(file, "connection file")
     try:
         data: Mapping[str, Any] = json.loads(text)
         if data["version"] != VERSION:
@@ -123,8 +151,11 @@ def read_connection(file: str | Path) -> Connection:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatMismatch(
-            f"{file} is not a connection file that this version can read: {type(error).__name__} {error}",
-            "Let the cluster write it anew: %ray cluster down, then %ray cluster up",
+            f"{source or file} is not a connection file that this version can read: "
+            f"{type(error).__name__} {error}",
+            "docs/clusters.md says what is in it"
+            if source
+            else "Let the cluster write it anew: %ray cluster down, then %ray cluster up",
         ) from None
 
 

@@ -268,10 +268,8 @@ class ServerBackend:
 
     async def _checked(self, connection: Connection) -> Connection:
         """Check Ray and the store from here: this kernel may have another Python than its server."""
-        from ..rayapi import RayClient
-
         limit = self.config.check_timeout
-        async with RayClient(connection.info.address, connection.ray_token) as client:
+        async with connection.client() as client:
             info = await asyncio.wait_for(check_ray(client, connection.info), limit)
         await check_store(connection, limit)
         return dataclasses.replace(connection, info=info)

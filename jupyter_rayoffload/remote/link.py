@@ -83,11 +83,14 @@ class StoreAddress:
         takes the query options of redis-py: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
         ``ssl_cert_reqs``, ``ssl_check_hostname``.
     password, username : str, optional
+    shown : str, optional
+        What messages call it, where `url` says only how it is reached from here.
     """
 
     url: str
     password: str = field(default="", repr=False)
     username: str = ""
+    shown: str = ""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -99,7 +102,7 @@ class StoreAddress:
             )
 
     def __str__(self) -> str:
-        return self.url.partition("?")[0]
+        return self.shown or self.url.partition("?")[0]
 
     @classmethod
     def from_connection(cls, connection: Mapping[str, Any]) -> StoreAddress:

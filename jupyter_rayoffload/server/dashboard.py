@@ -22,6 +22,7 @@ from .handlers import OWN_QUERY, RESOURCE
 if TYPE_CHECKING:
     import aiohttp
 
+    from ..transport import Transport
     from .service import Service
 
 __all__ = ["DashboardHandler", "SlashHandler"]
@@ -94,25 +95,25 @@ class DashboardHandler(JupyterHandler):
             connection = await service.backend.find(name)
             if connection is None or not connection.info.address:
                 raise Away(f"cluster {name} does not run", "Start it, then load this page again")
-            answer = await self._ask(await service.http(), connection.info.address, connection.ray_token)
+            answer = await self._ask(service.transport(connection), connection.ray_token)
         except OffloadError as error:
             return self._refuse(502 if isinstance(error, ClusterError) else error.status, str(error))
         async with answer:
             await self._pass_on(answer, rest)
 
-    async def _ask(self, client: aiohttp.ClientSession, address: str, token: str) -> aiohttp.ClientResponse:
+    async def _ask(self, transport: Transport, token: str) -> aiohttp.ClientResponse:
         import aiohttp
-        from yarl import URL
 
         headers = {n: self.request.headers[n] for n in TO_RAY if n in self.request.headers}
         headers |= {"User-Agent": AGENT, "Accept-Encoding": "gzip"}
         if token:
             headers["X-Ray-Authorization"] = f"Bearer {token}"
         limits = aiohttp.ClientTimeout(total=None, connect=TIMEOUT, sock_read=SILENCE)
-        url = URL(address.rstrip("/") + "/" + self._rest() + self._query(), encoded=True)
-        method = str(self.request.method)
+        path = "/" + self._rest() + self._query()
         try:
-            return await client.request(method, url, headers=headers, timeout=limits, allow_redirects=False)
+            return await transport.send(str(self.request.method), path, headers, timeout=limits, raw=True)
+        except OffloadError:
+            raise
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             raise Away("the Ray dashboard does not answer", "See whether its cluster is well") from None
 
@@ -132,7 +133,9 @@ class DashboardHandler(JupyterHandler):
             return self._refuse(502, "the Ray dashboard does not let this server in")
         self.set_status(answer.status, answer.reason or responses.get(answer.status, "Unknown"))
         self._headers_of(answer.headers, front=rest in ("", "index.html"))
-        if self.request.method != "HEAD":
+        if answer.status >= 400:  # short, and read already where somebody on the way looked at it
+            self.write(await answer.read())
+        elif self.request.method != "HEAD":
             try:
                 async for chunk in answer.content.iter_chunked(CHUNK):
                     self.write(chunk)

@@ -23,12 +23,13 @@ from ..models import ClusterInfo, ClusterPhase, ClusterSpec, JobRecord, Phase
 from ..options import from_keywords
 from ..outputs import Outputs
 from ..remote.events import Entry, Numbers
+from ..transport import Direct
 
 if TYPE_CHECKING:
-    import aiohttp
-
+    from ..clusters import Connection
     from ..config import RayOffload
     from ..submission import Offloader
+    from ..transport import Transport
 
 __all__ = ["Page", "Service"]
 
@@ -67,7 +68,7 @@ class Service:
         self._faults: dict[str, OffloadError] = {}  # by cluster: why that failed
         self._told: dict[str, ClusterInfo] = {}  # by cluster: how far it has come, while it is on its way
         self._runs: set[asyncio.Task[None]] = set()
-        self._http: aiohttp.ClientSession | None = None
+        self._direct: dict[str, Direct] = {}  # by address
 
     async def aclose(self) -> None:
         """End what follows jobs and close all connections; clusters and jobs go on."""
@@ -79,8 +80,8 @@ class Service:
         for link in self._links.values():
             await link.aclose()
         self._links.clear()
-        if self._http is not None:
-            await self._http.close()
+        for direct in self._direct.values():
+            await direct.aclose()
         await self.offloader.aclose()
 
     async def link(self, name: str = DEFAULT) -> Link:
@@ -358,14 +359,10 @@ class Service:
         phases = dict.fromkeys(self._faults, ClusterPhase.FAILED.value)
         return phases | dict.fromkeys(self._work, ClusterPhase.STARTING.value)
 
-    async def http(self) -> aiohttp.ClientSession:
-        """Give the client for dashboards; it keeps no cookies."""
-        import aiohttp
-
-        if self._http is None:
-            jar = aiohttp.DummyCookieJar()
-            self._http = aiohttp.ClientSession(cookie_jar=jar, auto_decompress=False, trust_env=False)
-        return self._http
+    def transport(self, connection: Connection) -> Transport:
+        """Give the way to a cluster's dashboard."""
+        address = connection.info.address
+        return connection.transport or self._direct.setdefault(address, Direct(address))
 
 
 def _looked_at(task: asyncio.Task[Any]) -> None:

@@ -214,10 +214,8 @@ class LocalBackend:
             os.utime(self.places.connection)
         except FileNotFoundError:
             return None
-        from ...rayapi import RayClient
-
         try:
-            async with RayClient(connection.info.address, connection.ray_token) as client:
+            async with connection.client() as client:
                 await client.version()
             await check_store(connection)
         except ClusterError:

@@ -22,8 +22,10 @@ __all__ = [
     "PODS",
     "RAYCLUSTERS",
     "SECRETS",
+    "SERVICES",
     "KubeApi",
     "Resource",
+    "read_status",
 ]
 
 #: Where Kubernetes puts the credential of a pod's service account.
@@ -52,6 +54,7 @@ RAYCLUSTERS = Resource("ray.io", "v1", "rayclusters")
 PODS = Resource("", "v1", "pods")
 EVENTS = Resource("", "v1", "events")
 SECRETS = Resource("", "v1", "secrets")
+SERVICES = Resource("", "v1", "services")
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -96,14 +99,21 @@ class KubeApi:
             if client is not None:
                 await client.close()
 
-    async def _renew(self, used: Any) -> None:
+    async def client(self) -> Any:
+        """Give the library's client, with the credential, for what is no JSON."""
+        await self.open()
+        return self._client
+
+    async def renew(self, used: Any) -> None:
         """Read the credential again, as tokens expire; who is in the middle of a watch stays there."""
         async with self._opening:
             if self._client is used:
                 self._retired.append(used)
                 self._client = await self._authenticated()
 
-    async def list(self, resource: Resource, **selectors: str) -> tuple[list[dict[str, Any]], str]:
+    async def list(
+        self, resource: Resource, namespace: str = "", **selectors: str
+    ) -> tuple[list[dict[str, Any]], str]:
         """Give the objects, and the version from which to watch.
 
         Raises
@@ -111,12 +121,12 @@ class KubeApi:
         ClusterRefused, ClusterUnreachable, ClusterError
         """
         try:
-            found = await self._json("GET", resource.path(self.namespace), selectors)
+            found = await self._json("GET", resource.path(namespace or self.namespace), selectors)
         except NotThere:
             raise not_installed(f"{resource.plural}.{resource.group}") from None
         return found["items"], found["metadata"]["resourceVersion"]
 
-    async def get(self, resource: Resource, name: str) -> dict[str, Any]:
+    async def get(self, resource: Resource, name: str, namespace: str = "") -> dict[str, Any]:
         """Give one object.
 
         Raises
@@ -124,7 +134,7 @@ class KubeApi:
         NotThere
         ClusterRefused, ClusterUnreachable, ClusterError
         """
-        return dict(await self._json("GET", resource.path(self.namespace, name)))
+        return dict(await self._json("GET", resource.path(namespace or self.namespace, name)))
 
     async def create(self, resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object.
@@ -259,13 +269,13 @@ class KubeApi:
             status, answer = await self._send(client, method, path, query, body, content, silence)
             if status < 300:
                 return answer
-            status_object = await _read_status(answer)
+            status_object = await read_status(answer)
             pause = _pause(status, answer.headers)
             if pause is not None and time.monotonic() + pause < deadline:
                 await asyncio.sleep(pause)
             elif status == 401 and not renewed:
                 renewed = True
-                await self._renew(client)
+                await self.renew(client)
             else:
                 raise refusal(status, status_object)
 
@@ -363,7 +373,7 @@ def _load_library() -> None:
         ) from None
 
 
-async def _read_status(answer: Any) -> dict[str, Any]:
+async def read_status(answer: Any) -> dict[str, Any]:
     """Read the Status of a refusal; what is not of Kubernetes' API, but of its server, is plain text."""
     try:
         text = await answer.text(errors="replace")

@@ -6,8 +6,6 @@ Kubernetes holds the truth: nothing is kept here that another kernel, or this on
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import dataclasses
 import json
 import time
@@ -30,6 +28,7 @@ from ..checks import look
 from ..connection import Connection, read_connection
 from .api import EVENTS, PODS, RAYCLUSTERS, SECRETS, KubeApi
 from .conditions import Verdict, judged
+from .credentials import StoreSecret, secret_text
 from .manifest import (
     ANNOTATION_CHOICES,
     ANNOTATION_CLUSTER,
@@ -41,6 +40,7 @@ from .manifest import (
     ray_cluster,
 )
 from .observer import Observer, Seen, look_once, seen_of
+from .outside import Outside, is_outside
 from .refusals import Conflict, NotThere
 from .starting import TICK, Start
 
@@ -79,19 +79,23 @@ class KubernetesBackend:
     """The back end of RayClusters in one namespace.
 
     Store, owner's key and name come from `connection_file`, whose content is also in the Secret
-    `store_secret` of the cluster's specification, which is mounted in Ray pods.
+    `store_secret` of the cluster's specification, which is mounted in Ray pods; where the
+    setting is empty, they come from that Secret.
 
     Parameters
     ----------
     config : RayOffload
     reach : callable, optional
-        How Ray is reached from here; by default as from a pod of the same Kubernetes.
+        Where Ray is reached straight from here; by default the setting `kubernetes_reach` says how.
     """
 
-    def __init__(self, config: RayOffload, reach: Reach = in_cluster) -> None:
+    def __init__(self, config: RayOffload, reach: Reach | None = None) -> None:
         self.config = config
-        self.reach = reach
+        self.reach = reach or in_cluster
         self.api = KubeApi(config.kubeconfig, config.namespace)
+        #: The ways through the API server; None where none is needed.
+        self.outside = Outside(self.api) if reach is None and is_outside(config) else None
+        self._secret = StoreSecret(config)
         self.known: dict[str, Connection] = {}
         self._tokens: dict[str, str] = {}
 
@@ -115,11 +119,12 @@ class KubernetesBackend:
         StoreRefused, StoreError
         """
         asked, spec = self._whole(spec)
-        self._configured()
+        await self._secret.read(self.api, spec)
+        way = self._configured(spec)
         api = await self.api.open()
         body = ray_cluster(spec, self.config.owner, api.namespace)
         await self._may_create()
-        connection = await Start(self, asked, body, on_change).run()
+        connection = await Start(self, asked, way, body, on_change).run()
         self.known[spec.name] = connection
         return connection
 
@@ -129,14 +134,28 @@ class KubernetesBackend:
         if seen.silent_since is not None and name in self.known:
             return self.known[name]
         info = self.info(name, seen)
-        way = dataclasses.replace(self._configured(), info=info)
-        if seen.cluster is None or info.phase is not ClusterPhase.RUNNING:
-            return way
-        try:
-            token = self._tokens.get(seen.cluster["metadata"]["uid"]) or await self.token(seen.cluster)
-        except NotThere:
-            return dataclasses.replace(way, info=info.replace(address=""))
-        return self.way(seen.cluster, info, token)
+        _, spec = self._whole(ClusterSpec(name=name))
+        await self._secret.read(self.api, spec, again=False)
+        way = self._configured(spec)
+        if seen.cluster is not None and info.phase is ClusterPhase.RUNNING:
+            try:
+                token = self._tokens.get(seen.cluster["metadata"]["uid"]) or await self.token(seen.cluster)
+                return await self.connection(way, seen.cluster, info, token)
+            except NotThere:
+                info = info.replace(address="")
+        store = await self.outside.store(way.store) if self.outside else way.store
+        return dataclasses.replace(way, info=info, store=store)
+
+    async def connection(
+        self, way: Connection, cluster: Mapping[str, Any], info: ClusterInfo, token: str
+    ) -> Connection:
+        """Give the way to a cluster from that to the store, both as they are reached from here."""
+        file = Path(CONNECTION_FILE) if has_store(cluster) else way.file  # where runners find it
+        made = dataclasses.replace(way, info=info, ray_token=token, file=file)
+        if self.outside is None:
+            return made
+        store = await self.outside.store(made.store)
+        return dataclasses.replace(made, store=store, transport=self.outside.ray(cluster))
 
     async def get(self, name: str = "default") -> ClusterInfo:
         """See :class:`.ClusterBackend`."""
@@ -258,6 +277,8 @@ class KubernetesBackend:
 
     async def aclose(self) -> None:
         """Close the connections; the clusters stay."""
+        if self.outside is not None:
+            await self.outside.aclose()
         await self.api.aclose()
 
     # ------------------------------------------------------------------ what the settings say
@@ -284,27 +305,12 @@ class KubernetesBackend:
         choices = {name: made.choices[name] for name in spec.choices}
         return ClusterSpec(spec.name, profile.name if choices else spec.profile, choices), whole
 
-    def _configured(self) -> Connection:
+    def _configured(self, spec: ClusterSpec | None = None) -> Connection:
         """Give the way to the store, which is there before the cluster."""
         config = self.config
-        if not config.connection_file:
-            raise UsageError(
-                "there is no connection_file: it says where the store of the clusters is, and whose it is",
-                "docs/clusters.md says how to write it; the Secret store_secret brings the same to Ray pods",
-            )
-        try:
-            there = read_connection(Path(config.connection_file).expanduser())
-        except FileNotFoundError:
-            raise UsageError(
-                f"the connection file {config.connection_file} is not here", "Correct connection_file"
-            ) from None
+        spec = spec or self._whole(ClusterSpec())[1]
+        there = self._secret.connection(spec) or _read_file(config.connection_file)
         return dataclasses.replace(there, store=configured_store(config, there.store))
-
-    def way(self, cluster: Mapping[str, Any], info: ClusterInfo, token: str) -> Connection:
-        """Give the way to a cluster that is there; its pods may have the connection file elsewhere."""
-        there = self._configured()
-        file = Path(CONNECTION_FILE) if has_store(cluster) else there.file
-        return dataclasses.replace(there, info=info, ray_token=token, file=file)
 
     async def _may_create(self) -> None:
         """Where nobody has asked for Kubernetes by name, an account without rights is no error of its own."""
@@ -397,7 +403,7 @@ class KubernetesBackend:
             return self.silent(info.name, self.api.silent_since or time.time())
         except (ClusterError, NotThere) as error:
             return info.replace(phase=ClusterPhase.UNKNOWN, reason=str(error))
-        looked = await look(info, token)
+        looked = await look(info, token, self.outside.ray(seen.cluster) if self.outside else None)
         # One that does not answer may have another token by now.
         self._tokens = {**self._tokens, uid: token if looked.session else ""}
         return looked
@@ -414,14 +420,20 @@ class KubernetesBackend:
         if configured := configured_token(self.config):
             return configured
         name = cluster["spec"].get("authOptions", {}).get("secretName") or cluster["metadata"]["name"]
-        secret = await self.api.get(SECRETS, name)
-        try:
-            return base64.b64decode(secret["data"][_TOKEN]).decode()
-        except (KeyError, TypeError, binascii.Error, UnicodeDecodeError):
-            raise ClusterError(
-                f"the Secret {name} has no token of Ray under {_TOKEN}",
-                "Correct token_secret in the settings",
-            ) from None
+        return secret_text(await self.api.get(SECRETS, name), _TOKEN, "Correct token_secret in the settings")
+
+
+def _read_file(file: str) -> Connection:
+    if not file:
+        raise UsageError(
+            "there is no connection_file: it says where the store of the clusters is, and whose it is",
+            "docs/clusters.md says how to write it; the Secret store_secret brings the same to Ray pods, and "
+            "is read from here where kubernetes_cluster names it",
+        )
+    try:
+        return read_connection(Path(file).expanduser())
+    except FileNotFoundError:
+        raise UsageError(f"the connection file {file} is not here", "Correct connection_file") from None
 
 
 async def _until_gone(api: KubeApi, name: str, uid: str, holding: list[Any]) -> None:

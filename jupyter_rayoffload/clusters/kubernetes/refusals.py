@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import ClusterError, ClusterRefused, ClusterStartFailed, ClusterUnreachable
 
-__all__ = ["Conflict", "NotThere", "Outdated", "not_installed", "refusal", "unreachable"]
+__all__ = ["Conflict", "NotThere", "Outdated", "not_installed", "passage_refusal", "refusal", "unreachable"]
 
 
 class NotThere(Exception):
@@ -77,6 +77,38 @@ def refusal(status: int, said: Mapping[str, Any]) -> Exception:
             f"the Kubernetes API server is too busy: {message}", "Try again in a minute"
         )
     return ClusterError(f"Kubernetes refuses: {message}", "See the log of the Kubernetes API server")
+
+
+def passage_refusal(status: int, said: Mapping[str, Any], place: str) -> ClusterError:
+    """Translate what the API server says when it does not let a request or a connection through to `place`.
+
+    Parameters
+    ----------
+    status : int
+        Of the answer.
+    said : Mapping
+        Its Status object; empty where it has none.
+    place : str
+        Where the way was to lead: ``the service redis``.
+    """
+    message = str(said.get("message") or f"it answers {status}")
+    if status == 404:
+        return ClusterUnreachable(
+            f"{place} is not there: {message}", "%ray cluster shows what there is; it is asked again"
+        )
+    if "no endpoints available" in message:
+        return ClusterUnreachable(f"{place} has no pod that is ready", "%ray cluster shows what it waits for")
+    if status in (500, 502, 503, 504):
+        return ClusterUnreachable(
+            f"the Kubernetes API server does not reach {place}: {message}",
+            "See whether the pod is well; a NetworkPolicy must let the API server reach it",
+        )
+    found = refusal(status, said)
+    if isinstance(found, ClusterError):
+        return found
+    return ClusterError(
+        f"Kubernetes does not let us through to {place}: {message}", "See the log of the API server"
+    )
 
 
 def _mend(message: str, said: Mapping[str, Any]) -> str:

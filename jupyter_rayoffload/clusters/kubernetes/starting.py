@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ class Start:
     backend : KubernetesBackend
     asked : ClusterSpec
         Its name; and what one that is there already must have been made from.
+    way : Connection
+        The way to the store.
     body : Mapping
         The RayCluster, if it has to be made.
     on_change : callable, optional
@@ -58,10 +61,12 @@ class Start:
         self,
         backend: KubernetesBackend,
         asked: ClusterSpec,
+        way: Connection,
         body: Mapping[str, Any],
         on_change: OnChange | None,
     ) -> None:
-        self._backend, self._asked, self._name, self._body = backend, asked, asked.name, body
+        self._backend, self._asked, self._name, self._way = backend, asked, asked.name, way
+        self._body = body
         self._on_change = on_change
         self._api = backend.api
         self._answered, self._began = False, time.monotonic()
@@ -140,15 +145,16 @@ class Start:
 
     async def _connect(self, cluster: Mapping[str, Any], info: ClusterInfo) -> ClusterInfo | Connection:
         """Give the way there if Ray and the store answer."""
-        from ...rayapi import RayClient
-
-        limit = self._backend.config.check_timeout
+        limit, outside = self._backend.config.check_timeout, self._backend.outside
         waiting = info.replace(phase=ClusterPhase.STARTING)
         try:
             token = await self._backend.token(cluster)
-            async with RayClient(info.address, token) as client:
+            connection = await self._backend.connection(self._way, cluster, info, token)
+            async with connection.client() as client:
                 info = await asyncio.wait_for(check_ray(client, info), limit)
-            connection = self._backend.way(cluster, info, token)
+            connection = dataclasses.replace(connection, info=info)
+            if outside is not None:
+                await outside.check_store(self._way.store)
             await check_store(connection, limit)
         except (ClusterRefused, ClusterMismatch):
             raise
@@ -159,7 +165,9 @@ class Start:
         except ClusterError as error:
             return waiting.replace(
                 reason="The head is ready; Ray does not answer yet",
-                detail=f"{error.message}. A NetworkPolicy must let this pod reach port 8265 of the head",
+                detail=str(error)
+                if outside
+                else f"{error.message}. A NetworkPolicy must let this pod reach port 8265 of the head",
             )
         except StoreUnreachable as error:
             return waiting.replace(reason="Ray is ready; waiting for the store", detail=str(error))
@@ -168,7 +176,7 @@ class Start:
     async def _without_kubernetes(self, since: float) -> ClusterInfo | Connection:
         """Use a cluster that is known and answers: it needs no Kubernetes to run jobs."""
         known = self._backend.known.get(self._name)
-        if known and (await look(known.info, known.ray_token)).session:
+        if known and (await look(known.info, known.ray_token, known.transport)).session:
             check_same(self._asked, known.info)
             return known
         if not self._answered and time.monotonic() - self._began > FIRST_ANSWER:

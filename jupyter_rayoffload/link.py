@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import errors
 from .remote import codec, store
 from .remote.signing import Signer, Tampered
+from .threads import in_store_thread
 
 if TYPE_CHECKING:
     from .clusters import Connection
@@ -66,7 +66,7 @@ class Link:
         with suppress(Exception):
             await self.ray.aclose()
         with suppress(Exception):
-            await asyncio.to_thread(self.store.close)
+            await in_store_thread(self.store.close)
 
 
 #: Opens the way to a cluster, as :func:`open_link` does.
@@ -88,7 +88,7 @@ async def open_link(connection: Connection, config: RayOffload) -> Link:
 async def blocking(call: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
     """Run a blocking call of the store in a thread; its errors become ours."""
     with translated():
-        return await asyncio.to_thread(call, *args, **kwargs)
+        return await in_store_thread(call, *args, **kwargs)
 
 
 @contextmanager

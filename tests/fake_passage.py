@@ -68,8 +68,8 @@ class Passages:
         if f"{verb} {resource}" not in self.forbidden:
             return None
         said = (
-            f'{resource.partition("/")[0]} "{name}" is forbidden: User "system:serviceaccount:team:ada" cannot '
-            f'{verb} resource "{resource}" in API group "" in the namespace "team"'
+            f'{resource.partition("/")[0]} "{name}" is forbidden: User "system:serviceaccount:team:ada" '
+            f'cannot {verb} resource "{resource}" in API group "" in the namespace "team"'
         )
         return status(403, said, reason="Forbidden", details={"name": name})
 

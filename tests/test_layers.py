@@ -28,7 +28,7 @@ LAYERS = [
     ["scan"],
     ["workspace", "bundle"],
     ["local_modules", "view"],
-    ["jobclient", "transport"],
+    ["jobclient", "transport", "threads"],
     ["rayapi"],
     ["clusters"],
     ["link", "course", "homecoming"],

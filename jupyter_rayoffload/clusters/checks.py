@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from ..errors import (
     StoreUnreachable,
 )
 from ..models import ClusterInfo, ClusterPhase
+from ..threads import in_store_thread
 from .owner import signer
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ async def check_store(connection: Connection, timeout: float = 10.0) -> None:
             store.close()
 
     try:
-        await asyncio.to_thread(ping)
+        await in_store_thread(ping)
     except StoreNoAuth as error:
         raise StoreRefused(
             str(error), "Set store_password_file to the file that holds its password"

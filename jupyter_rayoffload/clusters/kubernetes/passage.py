@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ...errors import ClusterError
 
-__all__ = ["Passage", "ServiceProxy"]
+__all__ = ["Passage", "ServiceProxy", "hang_up"]
 
 #: Of Kubernetes' websocket protocols the one that every version speaks for port-forwards:
 #: https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/kubelet/pkg/cri/streaming/portforward/websocket.go
@@ -76,7 +76,7 @@ class Passage:
             session, extras = self._session(client), _extras(client)
             try:
                 answer = await send_on(
-                    session, method, url, body, headers={**headers, **own}, **extras, **options
+                    session, method, url, body, headers={**own, **headers}, **extras, **options
                 )
             except aiohttp.ClientConnectorError as error:
                 raise unreachable(error) from None
@@ -138,7 +138,7 @@ class Passage:
         try:
             client, url, own = await self._address(path)
             answer = await send_on(
-                self._session(client), "GET", url, None, headers={**headers, **own}, **_extras(client)
+                self._session(client), "GET", url, None, headers={**own, **headers}, **_extras(client)
             )
             async with answer:
                 if answer.status == status:
@@ -201,6 +201,12 @@ class ServiceProxy:
 
     async def aclose(self) -> None:
         """Nothing is open: the passage is shared."""
+
+
+async def hang_up(connection: aiohttp.ClientWebSocketResponse) -> None:
+    """End a connection to a pod."""
+    await connection.close()
+    connection._response.close()  # aiohttp 3.14 leaves it open where the connection was lost
 
 
 def _extras(client: Any) -> Any:

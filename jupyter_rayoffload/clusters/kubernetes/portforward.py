@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ClusterUnreachable, OffloadError
 from .api import PODS, SERVICES
-from .passage import Passage
+from .passage import Passage, hang_up
 from .refusals import NotThere
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class PortForward:
         ------
         ClusterUnreachable, ClusterRefused, ClusterError
         """
-        await (await self._connect()).close()
+        await hang_up(await self._connect())
 
     # ------------------------------------------------------------------ one connection
 
@@ -126,7 +126,7 @@ class PortForward:
             there.cancel()
             here.cancel()
             await asyncio.gather(there, here, return_exceptions=True)
-            await connection.close()
+            await hang_up(connection)
 
     async def _connect(self) -> aiohttp.ClientWebSocketResponse:
         """Open a connection to the pod that is known, or to another one if that is gone."""

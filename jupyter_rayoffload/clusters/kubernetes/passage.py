@@ -205,8 +205,10 @@ class ServiceProxy:
 
 async def hang_up(connection: aiohttp.ClientWebSocketResponse) -> None:
     """End a connection to a pod."""
-    await connection.close()
-    connection._response.close()  # aiohttp 3.14 leaves it open where the connection was lost
+    try:
+        await connection.close()
+    finally:
+        connection._response.close()  # aiohttp 3.14 leaves it open where the connection was lost
 
 
 def _extras(client: Any) -> Any:

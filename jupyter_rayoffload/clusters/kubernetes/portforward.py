@@ -125,8 +125,10 @@ class PortForward:
         finally:
             there.cancel()
             here.cancel()
-            await asyncio.gather(there, here, return_exceptions=True)
-            await hang_up(connection)
+            try:
+                await asyncio.gather(there, here, return_exceptions=True)
+            finally:  # also where this is cancelled while it ends
+                await hang_up(connection)
 
     async def _connect(self) -> aiohttp.ClientWebSocketResponse:
         """Open a connection to the pod that is known, or to another one if that is gone."""

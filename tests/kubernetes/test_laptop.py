@@ -1,0 +1,177 @@
+"""A laptop: cells run on a cluster that is reached through the API server alone, by a restricted account."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client
+
+from jupyter_rayoffload.clusters import Connection
+from jupyter_rayoffload.clusters.kubernetes.manifest import object_name
+from jupyter_rayoffload.models import ClusterInfo, ClusterSpec, PodSpec
+from jupyter_rayoffload.remote.store import StoreAddress
+from tests.kubernetes.bed import Bed
+from tests.kubernetes.bed.image import ray_image, ray_version
+from tests.kubernetes.ground import LIMIT, until
+from tests.ray_fixture import short_folder
+from tests.servers import RedisServer
+
+NAME, SECRET, REDIS = object_name("ada", "default"), "rayoffload-store", "rayoffload-redis"
+#: What docs/clusters.md asks a site to grant to whoever is outside, and nothing more.
+ROLE = [
+    {
+        "apiGroups": ["ray.io"],
+        "resources": ["rayclusters"],
+        "verbs": ["get", "list", "watch", "create", "delete", "patch"],
+    },
+    {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [NAME, SECRET], "verbs": ["get"]},
+    {"apiGroups": [""], "resources": ["services"], "resourceNames": [REDIS], "verbs": ["get"]},
+    {"apiGroups": [""], "resources": ["services/proxy"], "verbs": ["get", "create", "update", "delete"]},
+    {"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["get", "create"]},
+]
+SPEC = ClusterSpec(
+    image=ray_image(),
+    ray=ray_version(),
+    head=PodSpec(
+        cpus=1,
+        memory=2 << 30,
+        requests={"cpu": "100m", "memory": "512Mi"},
+        start_params={"object-store-memory": str(100 << 20)},
+    ),
+    groups=(),
+    store_secret=SECRET,
+)
+#: Stands in a pod in front of a Redis of this machine: the bed has no image of one.
+RELAY = """
+import asyncio, sys
+
+async def pump(reader, writer):
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+async def serve(reader, writer):
+    there, to = await asyncio.open_connection(sys.argv[1], int(sys.argv[2]))
+    await asyncio.gather(pump(reader, to), pump(there, writer), return_exceptions=True)
+
+async def main():
+    async with await asyncio.start_server(serve, "0.0.0.0", 6379) as server:
+        await server.serve_forever()
+
+asyncio.run(main())
+"""
+#: What somebody does on a laptop, with settings in the environment alone.
+SCRIPT = """
+import hashlib, os, sys, tempfile
+from pathlib import Path
+
+from jupyter_rayoffload import submit
+
+job = submit(
+    "import ray, socket\\n"
+    "print('Hello from', socket.gethostname())\\n"
+    "total = ray.get(ray.remote(sum).remote(numbers))\\n"
+    "total",
+    inputs={"numbers": list(range(10))},
+)
+print(job.result(), job.outputs["total"], flush=True)
+print(job.logs(), flush=True)
+data = os.urandom(30 << 20)
+back = submit(lambda given: given[::-1], data).result()
+print("reversed" if back == data[::-1] else "another one", flush=True)
+print([p.name for p in Path(tempfile.gettempdir()).glob("rayoffload-forward-*")])
+"""
+
+
+@pytest.fixture
+def store(bed: Bed, namespace: str, core: client.CoreV1Api) -> Iterator[StoreAddress]:
+    """Run a Redis here, with a pod and a service in front of it as a tenant's Redis has them."""
+    with short_folder() as folder:
+        server = RedisServer(folder, options=("--bind", "127.0.0.1", bed.place.machine))
+        server.start()
+        try:
+            labels = {"app.kubernetes.io/name": REDIS}
+            container: dict[str, Any] = {
+                "name": "redis",
+                "image": ray_image(),
+                "command": ["python", "-c", RELAY, bed.place.machine, str(server.port)],
+                "ports": [{"name": "redis", "containerPort": 6379}],
+                "readinessProbe": {"tcpSocket": {"port": "redis"}, "periodSeconds": 1},
+            }
+            core.create_namespaced_pod(
+                namespace,
+                {"metadata": {"name": f"{REDIS}-0", "labels": labels}, "spec": {"containers": [container]}},
+            )
+            ports = [{"name": "redis", "port": 6379, "targetPort": "redis"}]
+            core.create_namespaced_service(
+                namespace, {"metadata": {"name": REDIS}, "spec": {"selector": labels, "ports": ports}}
+            )
+            url = f"redis://{REDIS}.{namespace}.svc:6379/0"
+            yield StoreAddress(url=url, password=server.password)
+        finally:
+            server.stop()
+
+
+def settings(kubeconfig: Path, folder: Path) -> dict[str, str]:
+    """Give the environment of a laptop: nothing of a pod, and nothing of this test's user."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAYOFFLOAD_", "KUBERNETES_"))}
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    return {
+        **kept,
+        "HOME": str(folder),
+        "TMPDIR": str(temporary),
+        "RAYOFFLOAD_BACKEND": "kubernetes",
+        "RAYOFFLOAD_OWNER": "ada",
+        "RAYOFFLOAD_KUBECONFIG": str(kubeconfig),
+        "RAYOFFLOAD_KUBERNETES_CLUSTER": json.dumps(SPEC.to_json()),
+        "RAYOFFLOAD_KUBERNETES_START_TIMEOUT": f"{LIMIT:g}s",
+        "RAYOFFLOAD_CHECK_TIMEOUT": "30",
+    }
+
+
+def test_cells_run_from_a_laptop_through_the_api_server_alone(
+    bed: Bed,
+    account: Callable[..., Path],
+    namespace: str,
+    core: client.CoreV1Api,
+    store: StoreAddress,
+    tmp_path: Path,
+) -> None:
+    file = Connection(ClusterInfo(), store, "ada", os.urandom(32), tmp_path / "unused")
+    content = base64.b64encode(json.dumps(file.to_json()).encode()).decode()
+    core.create_namespaced_secret(
+        namespace, {"metadata": {"name": SECRET}, "data": {"connection.json": content}}
+    )
+
+    def ready() -> bool:
+        found = core.read_namespaced_pod(f"{REDIS}-0", namespace).status.container_statuses
+        return bool(found) and found[0].ready
+
+    until(ready, "the pod in front of Redis")
+    work = tmp_path / "work"
+    work.mkdir()
+    with short_folder() as home:
+        environment = settings(account("laptop", ROLE), home)
+        command = [sys.executable, "-c", SCRIPT]
+        done = subprocess.run(command, env=environment, cwd=work, capture_output=True, text=True, timeout=800)
+        left = list((home / "tmp").iterdir())
+        kept = [p for p in home.rglob("*") if p.is_file() and store.password.encode() in p.read_bytes()]
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "45 45"
+    assert f"Hello from {NAME}-head" in done.stdout
+    assert "reversed" in lines
+    assert lines[-1].startswith("['rayoffload-forward-"), "the store was reached by port-forward"
+    assert not [p.name for p in left if p.name.startswith("rayoffload-forward-")]
+    assert kept == [] and store.password not in done.stdout + done.stderr

@@ -430,6 +430,32 @@ def test_whoever_is_named_exists(objects: list[dict[str, Any]], values: dict[str
     assert list(one(objects, "Secret", "rayoffload-store")["data"]) == ["connection.json"]
 
 
+def test_a_laptops_rights_are_there_only_where_they_are_asked_for(
+    tenant: Path, objects: list[dict[str, Any]]
+) -> None:
+    assert "rayoffload-laptop" not in {o["metadata"]["name"] for o in objects}
+    overlay = new_tenant(tenant, "outside")
+    file = overlay / "kustomization.yaml"
+    file.write_text(file.read_text() + "components: [../../laptop]\n")
+    rendered = render(overlay)
+    role = one(rendered, "Role", "rayoffload-laptop")
+    assert role["metadata"]["namespace"] == "rayoffload-outside"
+    rights = {(r, v) for rule in role["rules"] for r in rule["resources"] for v in rule["verbs"]}
+    # Ray's Jobs API is used with GET, POST, PUT and DELETE; a websocket needs both verbs since 1.35.
+    assert rights == {
+        *(("services/proxy", verb) for verb in ("get", "create", "update", "delete")),
+        *(("pods/portforward", verb) for verb in ("get", "create")),
+        ("services", "get"),
+        ("secrets", "get"),
+    }
+    for rule in role["rules"]:
+        if {"secrets", "services"} & {*rule["resources"]}:
+            [name] = rule["resourceNames"]
+            assert one(rendered, rule["resources"][0].removesuffix("s").capitalize(), name)
+    [bound] = [o for o in rendered if o["kind"] == "RoleBinding" and "laptop" in str(o)] or [None]
+    assert bound is None, "whoever administers the site says who has it"
+
+
 def test_the_default_account_has_no_token_and_no_rights(objects: list[dict[str, Any]]) -> None:
     assert one(objects, "ServiceAccount", "default")["automountServiceAccountToken"] is False
     subjects = [s["name"] for o in objects if o["kind"] == "RoleBinding" for s in o["subjects"]]

@@ -80,7 +80,7 @@ from jupyter_rayoffload import submit
 job = submit(
     "import ray, socket\\n"
     "print('Hello from', socket.gethostname())\\n"
-    "total = ray.get(ray.remote(sum).remote(numbers))\\n"
+    "total = ray.get(ray.remote(lambda given: sum(given)).remote(numbers))\\n"
     "total",
     inputs={"numbers": list(range(10))},
 )

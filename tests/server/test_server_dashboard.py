@@ -7,12 +7,14 @@ import gzip
 import http.server
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPMessage
 from typing import Any
 
 import pytest
 
+from jupyter_rayoffload.errors import ClusterRefused
+from jupyter_rayoffload.transport import Direct
 from tests.ray_fixture import short_folder
 from tests.server.conftest import Scene
 from tests.server.fake_service import RAY_TOKEN, Parts
@@ -184,6 +186,31 @@ def test_ray_that_refuses_us_is_a_bad_gateway(scene: Scene, ray: Upstream, statu
     answer = show(scene, "/")
     assert (answer.status, answer.headers["Location"]) == (502, None)
     assert b"does not let" in answer.raw
+
+
+def test_it_goes_the_way_that_the_cluster_has(
+    scene: Scene, ray: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Way(Direct):
+        async def send(self, method: str, path: str, *args: Any, **options: Any) -> Any:
+            if path == "/refused":
+                raise ClusterRefused("Kubernetes refuses: no", "The Role lacks the rule")
+            return await super().send(method, f"/by/way{path}", *args, **options)
+
+    way, straight = Way(ray.address), scene.parts.backend.connection
+    monkeypatch.setattr(
+        scene.parts.backend, "connection", lambda name: replace(straight(name), transport=way)
+    )
+    monkeypatch.setitem(PAGES, "/by/way/", PAGES["/"])
+    answer = show(scene, "/?view=1")
+    assert gzip.decompress(answer.raw) == PAGES["/"][1]
+    [(_, path, sent)] = ray.asked
+    assert path == "/by/way/?view=1" and sent["X-Ray-Authorization"] == f"Bearer {RAY_TOKEN}"
+    nothing = show(scene, "/nothing")
+    assert nothing.status == 404 and gzip.decompress(nothing.raw) == b"nothing"
+    refused = show(scene, "/refused")
+    assert (refused.status, refused.raw) == (502, b"Kubernetes refuses: no. The Role lacks the rule")
+    scene.server.run(way.aclose())
 
 
 def test_a_cluster_that_is_away_is_a_bad_gateway_in_words(scene: Scene) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import OffloadError, UsageError
-from .models import ClusterInfo, JobRecord
+from .errors import ClusterError, OffloadError, UsageError
+from .models import ClusterInfo
 from .options import parse_up
-from .words import cluster_sentence
+from .words import cluster_sentence, jobs_lost
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from .panel import ClusterPanel
     from .session import Session
+    from .submission import Offloader
 
-__all__ = ["CLUSTER_VERBS", "show_panel"]
+__all__ = ["CLUSTER_VERBS", "Controls", "show_panel"]
+
+#: The cluster that panel and verbs are for.
+NAME = "default"
+#: After how many seconds a cluster that could not be watched is looked at again.
+LOOK_AGAIN = 5.0
 
 #: How long a verb may take (beside the time to start) before the prompt comes back, seconds.
 VERB_SECONDS = 120.0
@@ -40,29 +47,34 @@ def _up(session: Session, words: list[str]) -> None:
 
 def _down(session: Session, words: list[str]) -> None:
     name, words = _named(words)
-    if words not in ([], ["--force"]):
-        raise UsageError(f"%ray cluster down: expected nothing or --force, not {' '.join(words)!r}")
-    running = _running(session, name)
-    if running and not words:
-        names = ", ".join(r.id for r in running)
-        raise UsageError(
-            f"%ray cluster down would end {len(running)} running job{'s' * (len(running) > 1)}: {names}",
-            "Wait for them, cancel them, or say %ray cluster down --force",
-        )
+    _refuse_while_running(session, "down", name, words)
     session.call(session.offloader.down(name), timeout=VERB_SECONDS)
     print("The cluster is down. Records and results stay in its store")
 
 
-def _running(session: Session, name: str) -> list[JobRecord]:
-    """Give the jobs that would be lost; a cluster that is not up has none."""
-    info = session.call(session.offloader.backend.get(name))
+def _refuse_while_running(session: Session, verb: str, name: str, words: list[str]) -> None:
+    """Refuse a verb that would end jobs, unless somebody has said that it may."""
+    if words not in ([], ["--force"]):
+        raise UsageError(f"%ray cluster {verb}: expected nothing or --force, not {' '.join(words)!r}")
+    running = [] if words else session.call(_running(session.offloader, name))
+    if running:
+        raise UsageError(
+            f"%ray cluster {verb} would end {len(running)} running job{'s' * (len(running) > 1)}: "
+            + ", ".join(running),
+            f"Wait for them, cancel them, or say %ray cluster {verb} --force",
+        )
+
+
+async def _running(offloader: Offloader, name: str = NAME) -> list[str]:
+    """Give the ids of the jobs that would be lost; a cluster that is not up has none, and is not started."""
+    info = await offloader.backend.get(name)
     if not info.address:
         return []
     try:
-        records = session.call(session.offloader.records(100))
-        return [r for r in records if not r.phase.ended and (r.cluster or "default") == name]
+        records = await offloader.records(100)
     except OffloadError:
         return []
+    return [r.id for r in records if not r.phase.ended and (r.cluster or NAME) == name]
 
 
 def _scale(session: Session, words: list[str]) -> None:
@@ -75,8 +87,10 @@ def _scale(session: Session, words: list[str]) -> None:
 
 def _suspend(session: Session, words: list[str]) -> None:
     name, words = _named(words)
-    _nothing_more("suspend", words)
-    print(cluster_sentence(session.call(session.offloader.backend.suspend(name), timeout=VERB_SECONDS)))
+    backend = session.offloader.backend
+    if "suspend" in session.call(backend.get(name)).can:  # one that cannot do it says so itself
+        _refuse_while_running(session, "suspend", name, words)
+    print(cluster_sentence(session.call(backend.suspend(name), timeout=VERB_SECONDS)))
 
 
 def _resume(session: Session, words: list[str]) -> None:
@@ -88,7 +102,7 @@ def _resume(session: Session, words: list[str]) -> None:
 def _named(words: list[str]) -> tuple[str, list[str]]:
     """Give the name of the cluster, and the other words."""
     if "--cluster" not in words:
-        return "default", words
+        return NAME, words
     at = words.index("--cluster")
     if at + 1 == len(words):
         raise UsageError("--cluster: expected the name of a cluster")
@@ -112,30 +126,97 @@ CLUSTER_VERBS: Mapping[str, Callable[[Session, list[str]], None]] = {
 
 def show_panel(session: Session, shell: InteractiveShell) -> Any:
     """Show the cluster's panel; its sentence in a terminal."""
-    info = session.call(session.offloader.backend.get("default"))
+    info = session.call(session.offloader.backend.get(NAME))
     if getattr(shell, "kernel", None) is None:
         print(cluster_sentence(info))
         return None
     from .panel import ClusterPanel
 
-    panel = ClusterPanel(info, can=("start", "delete"))
-    doing: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
-        "start": session.offloader.connect,
-        "delete": session.offloader.down,
-    }
-
-    def on_intent(verb: str, options: dict[str, Any]) -> None:
-        if verb in doing:
-            session.start(doing[verb]())
-
-    panel.on_intent(on_intent)
-    session.start(_watch(session, panel))
+    panel = ClusterPanel(info)
+    controls = Controls(session.offloader, panel)
+    panel.on_intent(lambda verb, options: session.start(controls.do(verb, options)))
+    session.start(controls.watch())
     return panel
 
 
-async def _watch(session: Session, panel: ClusterPanel) -> None:
-    """Keep the panel up to date for as long as its page may be open."""
-    async for info in session.offloader.backend.watch("default"):
-        if panel.comm is None:
+class Controls:
+    """Does what the buttons of one panel ask for, on the loop thread; the panel says how it goes.
+
+    Parameters
+    ----------
+    offloader : Offloader
+    panel : ClusterPanel
+    """
+
+    def __init__(self, offloader: Offloader, panel: ClusterPanel) -> None:
+        self.offloader, self.panel = offloader, panel
+        self._task: asyncio.Task[None] | None = None
+        self._verb = ""
+
+    async def do(self, verb: str, options: Mapping[str, Any]) -> None:
+        """Begin what a button asks for; a second press, or one that has come too late, is no order.
+
+        Parameters
+        ----------
+        verb : str
+            ``start``, ``scale``, ``suspend``, ``resume``, ``delete``; or ``ask``, for what would be lost.
+        options : Mapping
+            ``{profile}`` of a start, ``{workers}`` of ``scale``, ``{id}`` of a question.
+        """
+        if verb == "ask":
+            self.panel.answer(int(options.get("id", 0)), await self._lost())
             return
-        panel.update(info)
+        work = self._work(verb, options)
+        if work is None:
+            return
+        if self._task is not None and not self._task.done():
+            if (verb, self._verb) != ("delete", "start"):
+                return
+            self._task.cancel()
+        self._verb, workers = verb, options.get("workers")
+        self._task = asyncio.ensure_future(self._follow(verb, workers, work))
+
+    def _work(self, verb: str, options: Mapping[str, Any]) -> Callable[[], Awaitable[Any]] | None:
+        """Give what does `verb`."""
+        offloader, backend = self.offloader, self.offloader.backend
+        works: dict[str, Callable[[], Awaitable[Any]]] = {
+            "start": lambda: offloader.connect(profile=str(options.get("profile") or "")),
+            "scale": lambda: backend.scale(NAME, int(options["workers"])),
+            "suspend": lambda: backend.suspend(NAME),
+            "resume": lambda: backend.resume(NAME),
+            "delete": offloader.down,
+        }
+        return works.get(verb)
+
+    async def _follow(self, verb: str, workers: int | None, work: Callable[[], Awaitable[Any]]) -> None:
+        """Do it; whatever comes of it, the panel hears of it."""
+        self.panel.begin(verb, workers)
+        failed: OffloadError | None = None
+        try:
+            await work()
+        except OffloadError as error:
+            failed = error
+        except Exception as error:
+            failed = ClusterError(
+                f"{verb} has failed: {type(error).__name__}: {error}", "%ray cluster shows how it is now"
+            )
+        finally:
+            self.panel.end(verb, failed)
+
+    async def _lost(self) -> str:
+        try:
+            return jobs_lost(await _running(self.offloader))
+        except OffloadError as error:
+            return f"Nobody knows which jobs run on it: {error.message}"
+
+    async def watch(self) -> None:
+        """Keep the panel up to date for as long as its page may be open."""
+        while self.panel.comm is not None:
+            try:
+                async for info in self.offloader.backend.watch(NAME):
+                    if self.panel.comm is None:
+                        return
+                    self.panel.update(info)
+            except OffloadError as error:
+                self.panel.fail(error)
+            await asyncio.sleep(LOOK_AGAIN)

@@ -12,6 +12,7 @@ that a log of a million lines costs it no more than a window.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -25,8 +26,10 @@ import anywidget
 import traitlets
 
 from .ansi import LogBuffer, fold, strip
+from .cluster_view import RESTING, History, Request, cluster_view
+from .errors import OffloadError
 from .models import ClusterInfo, JobRecord
-from .view import cluster_view, job_view
+from .view import job_view
 
 __all__ = ["ClusterPanel", "JobPanel"]
 
@@ -205,22 +208,56 @@ class JobPanel(_Panel):
 
 
 class ClusterPanel(_Panel):
-    """The panel of a cluster: state, what is in use, and what can be done.
+    """The panel of a cluster: state, what is in use, what can be done, and how what was asked for goes.
 
     Parameters
     ----------
     info : ClusterInfo
-    can : sequence of str
-        What its back end can do, of ``start``, ``suspend``, ``resume`` and ``delete``; the panel asks before
-        it hands on what ends jobs.
+    profiles : sequence of Mapping
+        What a new cluster can be, for a form; without any, the panel has a button instead.
     """
 
-    _esm = _script("dom.js", "cluster.js")
+    _esm = _script("dom.js", "profile.js", "cluster.js")
 
-    def __init__(self, info: ClusterInfo, can: Sequence[str] = ()) -> None:
-        self._can = tuple(can)
-        super().__init__(cluster_view(info, self._can))
+    def __init__(self, info: ClusterInfo, profiles: Sequence[Mapping[str, Any]] = ()) -> None:
+        self._info, self._profiles = info, tuple(profiles)
+        self._history = History().after(info, time.time())
+        self._request = Request()
+        self._asked: dict[str, Any] | None = None
+        super().__init__(self._whole())
 
     def update(self, info: ClusterInfo) -> None:
-        """Show `info`."""
-        self.view = cluster_view(info, self._can)
+        """Show `info`; an error is forgotten when the cluster has come to rest in another phase."""
+        moved = info.phase is not self._info.phase
+        if moved and self._request.error and info.phase in RESTING:
+            self._request = Request()
+        self._info, self._history = info, self._history.after(info, time.time())
+        self._show()
+
+    def begin(self, verb: str, workers: int | None = None) -> None:
+        """Show that `verb` is under way: the controls rest until :meth:`end`."""
+        self._request = Request(verb, time.time(), workers)
+        self._show()
+
+    def end(self, verb: str, error: OffloadError | None = None) -> None:
+        """Show that `verb` is done, or why it could not be; one that another has displaced says nothing."""
+        if self._request.verb == verb:
+            self._request = Request(error=error)
+            self._show()
+
+    def fail(self, error: OffloadError) -> None:
+        """Show an error that no button has led to."""
+        self._request = dataclasses.replace(self._request, error=error)
+        self._show()
+
+    def answer(self, asked: int, text: str) -> None:
+        """Say what would be lost, to the question with this number."""
+        self._asked = {"id": asked, "text": text}
+        self._show()
+
+    def _show(self) -> None:
+        self.view = self._whole()
+
+    def _whole(self) -> dict[str, Any]:
+        view = cluster_view(self._info, self._profiles, self._history, self._request)
+        return {**view, "asked": self._asked}

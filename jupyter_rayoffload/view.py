@@ -12,8 +12,6 @@ from typing import Any
 from . import ansi, sentences, words
 from .models import (
     STEPS,
-    ClusterInfo,
-    ClusterPhase,
     Failure,
     FileInfo,
     JobRecord,
@@ -24,7 +22,7 @@ from .models import (
 )
 from .record import traceback_lines
 
-__all__ = ["cluster_view", "job_view"]
+__all__ = ["job_view"]
 
 Json = dict[str, Any]
 
@@ -266,80 +264,3 @@ def _gone(record: JobRecord) -> Mapping[str, Any]:
             "action": _action("copy", "Copy", text=True, value=f"%ray attach {record.id}"),
         },
     }
-
-
-# ---------------------------------------------------------------------- clusters
-
-#: What can be done with a cluster in each of its phases, of what its back end can do.
-_VERBS = {
-    ClusterPhase.NONE: ("start",),
-    ClusterPhase.STARTING: ("delete",),
-    ClusterPhase.RUNNING: ("suspend", "delete"),
-    ClusterPhase.STOPPING: ("delete",),
-    ClusterPhase.SUSPENDED: ("resume", "delete"),
-    ClusterPhase.FAILED: ("start", "delete"),
-    ClusterPhase.UNKNOWN: (),
-}
-_VERB_ICONS = {"resume": "start"}
-
-
-def cluster_view(info: ClusterInfo, can: Sequence[str] = ()) -> Json:
-    """Give all that a panel shows of a cluster.
-
-    Parameters
-    ----------
-    info : ClusterInfo
-    can : sequence of str
-        What its back end can do, of ``start``, ``suspend``, ``resume`` and ``delete``.
-
-    Returns
-    -------
-    dict
-        JSON-ready; the keys are those of ``static/cluster.js``.
-    """
-    word = words.cluster_word(info.phase)
-    verbs = [verb for verb in _VERBS[info.phase] if verb in can]
-    actions = [_verb(verb, info) for verb in verbs]
-    if info.dashboard and info.phase is ClusterPhase.RUNNING:
-        actions.insert(0, _action("dashboard", "Open Ray dashboard", href=info.dashboard))
-    running = info.phase is ClusterPhase.RUNNING
-    return {
-        "name": info.name,
-        "group": f"Cluster {info.name}",
-        "state": words.icon(info.phase),
-        "word": word,
-        "status": f"Cluster {info.name}: {word}",
-        "actions": actions,
-        "meters": _meters(info) if running else [],
-        "lines": [line for line in (words.cluster_reason(info), info.detail, _versions(info)) if line],
-    }
-
-
-def _verb(verb: str, info: ClusterInfo) -> Json:
-    action = _action(
-        verb, verb.capitalize(), icon=_VERB_ICONS.get(verb, verb), text=verb in ("start", "resume")
-    )
-    asked = words.cluster_warning(verb, info.name)
-    return {**action, "confirm": {"question": asked, "keep": "Keep it"}} if asked else action
-
-
-def _meters(info: ClusterInfo) -> list[Json]:
-    rows = []
-    for name, total in info.resources.items():
-        if name not in ("CPU", "memory", "GPU") or not total:
-            continue
-        used = info.used.get(name, 0.0)
-        said = words.amount_text(used, total, memory=name == "memory")
-        rows.append(
-            {"name": name.capitalize() if name == "memory" else name, "share": used / total, "text": said}
-        )
-    order = {"CPU": 0, "Memory": 1, "GPU": 2}
-    return sorted(rows, key=lambda row: order[str(row["name"])])
-
-
-def _versions(info: ClusterInfo) -> str:
-    nodes = "1 node" if info.nodes == 1 else f"{words.number_text(info.nodes)} nodes"
-    facts = [nodes] if info.nodes else []
-    facts += [f"Ray {info.ray}"] if info.ray else []
-    facts += [f"Python {info.python}"] if info.python else []
-    return " · ".join(facts)

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 
 from .models import ClusterInfo, ClusterPhase, Failure, FileInfo, Phase, Value, ValueState
 from .models.job import memory_words
 
 __all__ = [
+    "CLUSTER_WORDS",
     "LOG_WORDS",
     "MARKS",
     "amount_text",
     "capital",
     "clock_text",
+    "cluster_asked",
     "cluster_reason",
     "cluster_sentence",
     "cluster_warning",
@@ -30,6 +32,7 @@ __all__ = [
     "failure_word",
     "file_state",
     "icon",
+    "jobs_lost",
     "lines_text",
     "listing",
     "log_title",
@@ -42,6 +45,7 @@ __all__ = [
     "stop",
     "value_state",
     "with_article",
+    "workers_text",
 ]
 
 #: The marks of a sentence: code, a clock time, a running time.
@@ -231,6 +235,31 @@ LOG_WORDS = {
     "lost": "lost",
 }
 
+#: Jobs that are named before they are lost; of more, only the number.
+MOST_NAMED = 5
+
+#: Labels of the cluster panel's controls; ``{n}`` and the like are what the front end puts in.
+CLUSTER_WORDS = {
+    "asked": LOG_WORDS["asked"],
+    "looking": "Looking for jobs that run on it",
+    "workers": "Workers",
+    "fewer": "One worker fewer",
+    "more": "One worker more",
+    "scale": "Scale",
+    "scaled": "This is how many it has been given",
+    "count": "A whole number from 0 on",
+    "profile": "Profile",
+    "start": "Start cluster",
+    "whole": "A whole number",
+    "number": "A number",
+    "size": "A size such as 8GiB or 500MB",
+    "choice": "One of the list",
+    "between": "{least} to {most}",
+    "least": "At least {least}",
+    "most": "At most {most}",
+    "history": "History",
+}
+
 
 def phase_word(phase: Phase) -> str:
     """Give the word that every surface shows for `phase`."""
@@ -321,6 +350,30 @@ def cluster_warning(verb: str, name: str) -> str:
     if verb == "suspend":
         return f"Suspend cluster {name}? Jobs that run on it end; the next cell wakes it"
     return ""
+
+
+def cluster_asked(verb: str, at: float, workers: int | None = None) -> str:
+    """Say what a cluster was asked for, and how long ago; with the marks of this module."""
+    since = f"{{since:{at:.0f}}}"
+    if verb == "scale":
+        return f"Asked for {workers_text(workers or 0)} {since} ago"
+    return f"Asked to {verb} {since} ago"
+
+
+def workers_text(count: int) -> str:
+    """Give ``1 worker`` or ``4 workers``."""
+    return f"{number_text(count)} {'worker' if count == 1 else 'workers'}"
+
+
+def jobs_lost(ids: Sequence[str]) -> str:
+    """Say which jobs would be lost: the first of them by their ids."""
+    if not ids:
+        return "No job runs on it"
+    rest = len(ids) - MOST_NAMED
+    more = f" and {number_text(rest)} more" if rest > 0 else ""
+    if len(ids) == 1:
+        return f"1 running job will be lost: `{ids[0]}`"
+    return f"{number_text(len(ids))} running jobs will be lost: {listing(ids[:MOST_NAMED])}{more}"
 
 
 def capital(text: str) -> str:

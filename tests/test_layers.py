@@ -27,7 +27,7 @@ LAYERS = [
     ["archive", "record"],
     ["scan"],
     ["workspace", "bundle"],
-    ["local_modules", "view"],
+    ["local_modules", "view", "cluster_view"],
     ["jobclient", "transport", "threads"],
     ["rayapi"],
     ["clusters"],

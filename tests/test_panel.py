@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 
 from jupyter_rayoffload import panel as panels
 from jupyter_rayoffload.models import (
-    ClusterInfo,
-    ClusterPhase,
     Failure,
     JobOptions,
     JobRecord,
@@ -27,7 +25,7 @@ from jupyter_rayoffload.models import (
     Value,
     ValueState,
 )
-from jupyter_rayoffload.view import cluster_view, job_view
+from jupyter_rayoffload.view import job_view
 
 GIB = 2**30
 
@@ -328,38 +326,3 @@ def test_progress_is_not_announced_but_reasons_are():
     assert job_view(busy)["status"] == "Job fit: Uploading"
     stuck = record(Phase.STARTING_CLUSTER, reason="Quota exceeded")
     assert job_view(stuck)["status"] == "Job fit: Starting cluster. Quota exceeded"
-
-
-@pytest.mark.parametrize(
-    ("phase", "expected"),
-    [
-        (ClusterPhase.NONE, ["start"]),
-        (ClusterPhase.STARTING, ["delete"]),
-        (ClusterPhase.RUNNING, ["delete"]),
-        (ClusterPhase.FAILED, ["start", "delete"]),
-        (ClusterPhase.UNKNOWN, []),
-    ],
-)
-def test_a_cluster_offers_what_its_back_end_can_do_now(phase, expected):
-    view = cluster_view(ClusterInfo(phase=phase), ("start", "delete"))
-    assert [action["do"] for action in view["actions"]] == expected
-    for action in view["actions"]:
-        assert ("confirm" in action) == (action["do"] == "delete")
-
-
-def test_the_meters_of_a_cluster(made):
-    info = ClusterInfo(
-        phase=ClusterPhase.RUNNING,
-        resources={"memory": 32 * GIB, "CPU": 8, "node:1": 1},
-        used={"CPU": 2, "memory": 8 * GIB},
-        nodes=2,
-        ray="2.60.0",
-    )
-    panel = made(panels.ClusterPanel, ClusterInfo(), ("start",))
-    assert panel.view["meters"] == []
-    panel.update(info)
-    assert [(m["name"], m["share"], m["text"]) for m in panel.view["meters"]] == [
-        ("CPU", 0.25, "2 of 8"),
-        ("Memory", 0.25, "8 of 32 GiB"),
-    ]
-    assert panel.view["lines"] == ["2 nodes · Ray 2.60.0"]

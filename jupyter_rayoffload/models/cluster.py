@@ -9,7 +9,14 @@ from typing import Any
 
 from .base import Model
 
-__all__ = ["ClusterInfo", "ClusterPhase", "ClusterSpec", "PodSpec", "Volume", "WorkerGroup"]
+__all__ = ["CAN", "ClusterInfo", "ClusterPhase", "ClusterSpec", "PodSpec", "Volume", "WorkerGroup"]
+
+
+#: By kind of cluster, what can be done with it; a cluster that is given by its address is not ours.
+CAN: Mapping[str, tuple[str, ...]] = {
+    "embedded": ("start", "delete"),
+    "kubernetes": ("start", "scale", "suspend", "resume", "delete"),
+}
 
 
 class ClusterPhase(str, enum.Enum):
@@ -195,6 +202,8 @@ class ClusterInfo(Model):
     resources, used : Mapping of str to float
         ``CPU``, ``GPU``, ``memory`` (bytes) and custom ones.
     nodes : int
+    workers : int, optional
+        How many are wanted, as ``scale`` sets it; none where nobody can: the embedded cluster, an autoscaler.
     since : float, optional
         When this phase began.
     """
@@ -214,4 +223,10 @@ class ClusterInfo(Model):
     resources: Mapping[str, float] = field(default_factory=dict)
     used: Mapping[str, float] = field(default_factory=dict)
     nodes: int = 0
+    workers: int | None = None
     since: float | None = None
+
+    @property
+    def can(self) -> tuple[str, ...]:
+        """What its back end can do with it, in any phase: verbs of panel and REST."""
+        return CAN.get(self.kind, ())

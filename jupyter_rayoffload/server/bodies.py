@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .. import sentences, words
+from ..cluster_view import cluster_view
 from ..models import ClusterInfo, JobRecord
 from ..remote.events import Entry
-from ..view import cluster_view, job_view
+from ..view import job_view
 
 __all__ = ["cluster_body", "entry_body", "job_body", "job_filter", "job_summary", "log_text"]
 
 #: Instead of a value that people may have meant for the job alone.
 MASK = "…"
-#: What can be asked for over REST, whatever the back end; one that cannot do it says so.
-VERBS = {"embedded": ("start", "delete"), "kubernetes": ("start", "suspend", "resume", "delete")}
 
 Json = dict[str, Any]
 
@@ -23,11 +22,7 @@ Json = dict[str, Any]
 def cluster_body(info: ClusterInfo, dashboard: str) -> Json:
     """Give a cluster; `dashboard` is the path of our proxy, for nobody else has Ray's token."""
     shown = info.replace(dashboard=dashboard if info.address else "")
-    return {
-        "name": shown.name,
-        **shown.to_json(),
-        "view": cluster_view(shown, VERBS.get(shown.kind, ())),
-    }
+    return {"name": shown.name, **shown.to_json(), "view": cluster_view(shown)}
 
 
 def job_body(record: JobRecord, dashboard: str) -> Json:

@@ -376,6 +376,7 @@ class KubernetesBackend:
             detail=verdict.detail,
             address=self.reach(cluster) if cluster and running else "",
             ray=str(cluster["spec"].get("rayVersion", "")) if cluster else "",
+            workers=_workers(cluster["spec"]) if cluster else None,
             since=verdict.since,
         )
 
@@ -456,6 +457,14 @@ def _name(seen: Seen) -> str:
 
 def _selector(labels: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in labels.items())
+
+
+def _workers(spec: Mapping[str, Any]) -> int | None:
+    """Give how many workers are wanted, where one number can say it: as `scale` sets it."""
+    groups = spec.get("workerGroupSpecs", ())
+    if spec.get("enableInTreeAutoscaling") or len(groups) != 1:
+        return None
+    return sum(int(group.get("replicas", 0)) for group in groups)
 
 
 def _scaled(cluster: Mapping[str, Any], name: str, group: str, workers: int) -> list[dict[str, Any]]:

@@ -85,7 +85,7 @@ def _record(state: State) -> dict[str, Any]:
 def page(*, dark: bool = False, width: int = 680, records: bool = True) -> str:
     """Give the HTML of all states."""
     panels = [_job(state) for state in states()]
-    cluster = ClusterPanel(CLUSTER, ("start", "suspend", "resume", "delete"))
+    cluster = ClusterPanel(CLUSTER)
     view = {**cluster.get_state()["view"], "now": NOW}
     panels.append({"caption": "Cluster", "kind": "cluster", "state": {"view": view}})
     cluster.close()

@@ -143,7 +143,7 @@ def test_a_kernel_that_goes_takes_its_controls_along(seen):
 
 def test_a_cluster_asks_first(seen):
     assert seen["question"] and seen["safe"] == "Keep it" and not seen["notYet"]
-    assert seen["deleted"] == {"do": "delete"}
+    assert seen["deleted"] == {"do": "delete", "options": {}}
 
 
 def test_nothing_sticks_out_of_a_narrow_notebook(seen):

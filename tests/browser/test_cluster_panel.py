@@ -10,6 +10,7 @@ import pytest
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent / "panel_states"))
 import clusters  # noqa: E402
@@ -40,9 +41,7 @@ def panels(driver, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(clusters.page(clusters.panels()), "utf-8")
     driver.get(f"file://{path}")
-    webdriver.support.wait.WebDriverWait(driver, 60).until(
-        lambda d: d.execute_script("return document.body.dataset.ready")
-    )
+    WebDriverWait(driver, 60).until(lambda d: d.execute_script("return document.body.dataset.ready"))
     return Panels(driver)
 
 

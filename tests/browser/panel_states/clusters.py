@@ -1,7 +1,7 @@
 """Draw every state of the cluster's panel: ``python tests/browser/panel_states/clusters.py [FOLDER]``.
 
-``cluster-light.png`` and ``cluster-dark.png`` of ``docs/images`` are made by this; with a folder, a picture of
-every state goes there instead.
+``cluster-light.png`` and ``cluster-dark.png`` of ``docs/images`` are made by this; with a folder, a
+picture of every state goes there instead.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def _shown(caption: str, *infos: ClusterInfo, doing: str = "", error: bool = Fal
     view = {**panel.get_state()["view"], "now": NOW}
     if doing:
         view["busy"] = view["busy"].replace(view["busy"].split(":")[1].split("}")[0], f"{NOW - 60:.0f}")
-    view["history"] = [
+    end = min(NOW - 12, *(entry["at"] for entry in view["history"][-1:]), NOW)
+    for back, entry in enumerate(reversed(view["history"])):
+        entry["at"] = end - 25 * back
         {**entry, "at": entry["at"] if entry["at"] < NOW else NOW - 75} for entry in view["history"]
     ]
     panel.close()

@@ -70,7 +70,7 @@ async def main():
 
 asyncio.run(main())
 """
-#: What somebody does on a laptop, with settings in the environment alone.
+#: What somebody does on a laptop, with settings in the environment alone. The job itself has the only CPU.
 SCRIPT = """
 import hashlib, os, sys, tempfile
 from pathlib import Path
@@ -80,7 +80,7 @@ from jupyter_rayoffload import submit
 job = submit(
     "import ray, socket\\n"
     "print('Hello from', socket.gethostname())\\n"
-    "total = ray.get(ray.remote(lambda given: sum(given)).remote(numbers))\\n"
+    "total = ray.get(ray.remote(lambda given: sum(given)).options(num_cpus=0).remote(numbers))\\n"
     "total",
     inputs={"numbers": list(range(10))},
 )

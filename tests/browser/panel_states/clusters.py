@@ -87,8 +87,6 @@ def _shown(caption: str, *infos: ClusterInfo, doing: str = "", error: bool = Fal
     end = min(NOW - 12, *(entry["at"] for entry in view["history"][-1:]), NOW)
     for back, entry in enumerate(reversed(view["history"])):
         entry["at"] = end - 25 * back
-        {**entry, "at": entry["at"] if entry["at"] < NOW else NOW - 75} for entry in view["history"]
-    ]
     panel.close()
     return {"caption": caption, "kind": "cluster", "state": {"view": view}}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import ClusterError, OffloadError, UsageError
 from .models import ClusterInfo
 from .options import parse_up
+from .profiles import profile_view
 from .words import cluster_sentence, jobs_lost
 
 if TYPE_CHECKING:
@@ -132,7 +133,10 @@ def show_panel(session: Session, shell: InteractiveShell) -> Any:
         return None
     from .panel import ClusterPanel
 
-    panel = ClusterPanel(info)
+    declared = session.profiles(VERB_SECONDS)
+    # Of one size in which nothing can be chosen, a form would have nothing to ask.
+    choosable = len(declared) > 1 or any(profile.fields for profile in declared)
+    panel = ClusterPanel(info, [profile_view(profile) for profile in declared] if choosable else ())
     controls = Controls(session.offloader, panel)
     panel.on_intent(lambda verb, options: session.start(controls.do(verb, options)))
     session.start(controls.watch())
@@ -161,7 +165,7 @@ class Controls:
         verb : str
             ``start``, ``scale``, ``suspend``, ``resume``, ``delete``; or ``ask``, for what would be lost.
         options : Mapping
-            ``{profile}`` of a start, ``{workers}`` of ``scale``, ``{id}`` of a question.
+            ``{profile, options}`` of a start, ``{workers}`` of ``scale``, ``{id}`` of a question.
         """
         if verb == "ask":
             self.panel.answer(int(options.get("id", 0)), await self._lost())
@@ -180,7 +184,9 @@ class Controls:
         """Give what does `verb`."""
         offloader, backend = self.offloader, self.offloader.backend
         works: dict[str, Callable[[], Awaitable[Any]]] = {
-            "start": lambda: offloader.connect(profile=str(options.get("profile") or "")),
+            "start": lambda: offloader.connect(
+                NAME, str(options.get("profile") or ""), choices=options.get("options") or {}
+            ),
             "scale": lambda: backend.scale(NAME, int(options["workers"])),
             "suspend": lambda: backend.suspend(NAME),
             "resume": lambda: backend.resume(NAME),

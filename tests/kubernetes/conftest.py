@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,21 @@ def custom(admin: client.ApiClient) -> client.CustomObjectsApi:
 @pytest.fixture
 def namespace(core: client.CoreV1Api, custom: client.CustomObjectsApi) -> Iterator[str]:
     """Make a namespace for one test; no pod of it is there any more when the next one starts."""
+    with new_namespace(core, custom) as name:
+        yield name
+
+
+@contextmanager
+def new_namespace(core: client.CoreV1Api, custom: client.CustomObjectsApi) -> Iterator[str]:
+    """Make a namespace; no pod of it is there any more behind it."""
     name = core.create_namespace({"metadata": {"generateName": "test-"}}).metadata.name
     until(lambda: core.list_namespaced_service_account(name).items, "the account of new pods")
-    yield name
-    custom.delete_collection_namespaced_custom_object("ray.io", "v1", name, "rayclusters")
-    until(lambda: not _pods_left(core, name), f"the end of all pods of {name}")
-    core.delete_namespace(name)
+    try:
+        yield name
+    finally:
+        custom.delete_collection_namespaced_custom_object("ray.io", "v1", name, "rayclusters")
+        until(lambda: not _pods_left(core, name), f"the end of all pods of {name}")
+        core.delete_namespace(name)
 
 
 def _pods_left(core: client.CoreV1Api, namespace: str) -> list[Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes import client, config, dynamic, watch
+from kubernetes import client, config, watch
 
 from jupyter_rayoffload.clusters.kubernetes.manifest import ray_cluster
 from jupyter_rayoffload.models import ClusterSpec, PodSpec, WorkerGroup
@@ -19,10 +19,10 @@ from tests.kubernetes.bed import Bed
 from tests.kubernetes.bed.components import SIMULATED
 from tests.kubernetes.bed.image import ray_image, ray_version
 from tests.kubernetes.ground import until
-from tests.tenant import copy_tenant, example, new_tenant, one, render
+from tests.kubernetes.tenants import Objects, applied_tenant
+from tests.tenant import example, one
 
 RAY = ("ray.io", "v1")
-Objects = list[dict[str, Any]]
 #: What the account must not do: group, resource, verb, and the name of an object.
 FORBIDDEN = [
     ("ray.io", "rayclusters", "update", ""),
@@ -59,25 +59,10 @@ FORBIDDEN = [
 
 
 @pytest.fixture
-def applied(
-    admin: client.ApiClient, core: client.CoreV1Api, namespace: str, tmp_path: Path
-) -> Iterator[Objects]:
-    """Apply all of a tenant to the namespace of this test, and wait until its quota counts."""
-    objects = render(new_tenant(copy_tenant(tmp_path), "tested", namespace=namespace))
-    api = dynamic.DynamicClient(admin)
-    for made in objects:
-        resource = api.resources.get(api_version=made["apiVersion"], kind=made["kind"])
-        api.server_side_apply(resource, made, field_manager="administrator")
-    wanted = one(objects, "ResourceQuota")["spec"]["hard"]
-
-    def counts() -> bool:
-        status = core.read_namespaced_resource_quota("rayoffload", namespace).status
-        return (status.hard or {}).keys() == wanted.keys() == (status.used or {}).keys()
-
-    until(counts, "the quota counts")
-    yield objects
-    # Or it would make its pod anew as long as the namespace is there.
-    client.AppsV1Api(admin).delete_namespaced_stateful_set("rayoffload-redis", namespace)
+def applied(admin: client.ApiClient, namespace: str, tmp_path: Path) -> Iterator[Objects]:
+    """Apply all of a tenant to the namespace of this test."""
+    with applied_tenant(admin, namespace, tmp_path) as objects:
+        yield objects
 
 
 @pytest.fixture
@@ -210,7 +195,7 @@ def test_it_does_what_it_may(notebook: client.ApiClient, namespace: str) -> None
     [redis] = until(lambda: core.list_namespaced_pod(namespace).items, "the pod of Redis")
     try:
         core.read_namespaced_pod_log(redis.metadata.name, namespace)
-    except client.ApiException as error:  # there is none yet: its image is not here
+    except client.ApiException as error:  # there is none yet: its volume is not here
         assert error.status == 400
     custom.delete_namespaced_custom_object(*where, name)
 

@@ -59,7 +59,7 @@ def _build(_: argparse.Namespace) -> None:
 
 def _import(arguments: argparse.Namespace) -> None:
     namespaces.mount_own()
-    containers.import_archives(arguments.work)
+    containers.import_lasting(arguments.work)
 
 
 _COMMANDS = {

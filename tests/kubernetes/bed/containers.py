@@ -16,18 +16,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import image
-from .binaries import folder, program
+from .image import PAUSE_IMAGE
 from .namespaces import command_inside
 from .places import HERE, BedError, Place, cache, only_one
 
-PAUSE_IMAGE = "bed.local/pause:1"
 #: How long containerd may take to answer, and an image to be imported, seconds.
 START_SECONDS, IMPORT_SECONDS = 60, 900
+#: In the store: the layers of the images, by their names.
+_LAYERS = "layers.json"
 
 
 def store() -> Path:
     """Give where the store with the images is, or will be."""
-    return cache() / f"images-{image.digest()}-{folder('pause').name}"
+    return cache() / f"images-{image.digest()}"
 
 
 def make_store(say: Callable[[str], None] = print) -> None:
@@ -46,14 +47,15 @@ def make_store(say: Callable[[str], None] = print) -> None:
         begin = time.monotonic()
         with tempfile.TemporaryDirectory(dir=cache(), prefix="images-") as name:
             work = Path(name)
-            _write_archives(work)
+            layers = image.write_layout(work / "layout", image.lasting(), {})
             done = subprocess.run(
                 command_inside("import", str(work)), capture_output=True, text=True, timeout=IMPORT_SECONDS
             )
             if done.returncode:
                 raise BedError(f"containerd does not take the images:\n{done.stderr[-3000:]}")
+            (work / "store" / _LAYERS).write_text(json.dumps(layers))
             (work / "store").rename(store())
-        say(f"made the image {image.ray_image()} in {time.monotonic() - begin:.0f} s")
+        say(f"made the images in {time.monotonic() - begin:.0f} s")
 
 
 def _forget_old() -> None:
@@ -63,35 +65,56 @@ def _forget_old() -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _write_archives(work: Path) -> None:
-    ray, pause = work / "ray", work / "pause"
-    for root in (ray, pause):
-        root.mkdir(mode=0o755)
-    image.write_ray_root(ray)
-    image.write_archive(work / "ray.tar", ray, image.ray_image(), image.ray_config())
-    shutil.rmtree(ray)
-    shutil.copy2(program("pause", "pause"), pause / "pause")
-    image.write_archive(work / "pause.tar", pause, PAUSE_IMAGE, {"Entrypoint": ["/pause"]})
-
-
-def import_archives(work: Path) -> None:
-    """Import archives into a new store; runs in namespaces of its own.
+def import_lasting(work: Path) -> None:
+    """Import a layout into a new store; runs in namespaces of its own.
 
     Parameters
     ----------
     work : Path
-        Has the archives, and gets the folder ``store``.
+        Has the folder ``layout``, and gets the folder ``store``.
     """
     socket = "/run/containerd.sock"
     write_config(Path("/run/containerd.toml"), root=work / "store", state="/run/containerd", socket=socket)
     with Path("/run/containerd.log").open("wb") as log:
         daemon = subprocess.Popen(["containerd", "-c", "/run/containerd.toml"], stdout=log, stderr=log)
         wait_for(socket)
-        for archive in sorted(work.glob("*.tar")):
-            command = ["ctr", "-a", socket, "-n", "k8s.io", "images", "import", str(archive)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        import_layout(work / "layout", socket)
         daemon.terminate()  # it writes its data bases
         daemon.wait(START_SECONDS)
+
+
+def import_layout(layout: Path, socket: str) -> None:
+    """Let containerd import what is in a layout."""
+    packing = subprocess.Popen(["tar", "-C", layout, "-c", "."], stdout=subprocess.PIPE)
+    command = ["ctr", "-a", socket, "-n", "k8s.io", "images", "import", "-"]
+    done = subprocess.run(command, stdin=packing.stdout, capture_output=True, text=True)
+    packing.communicate()
+    if done.returncode:
+        raise BedError(f"containerd does not take the images in {layout}:\n{done.stderr[-3000:]}")
+
+
+def write_notebook(place: Place) -> tuple[str, Path | None]:
+    """Write the layout of the notebook's image, with the layers that no bed has from the start.
+
+    Parameters
+    ----------
+    place : Place
+        The bed, which must not have another version of the lasting images.
+
+    Returns
+    -------
+    tuple of str and Path
+        The name of the image, and its layout; None if the bed has it.
+    """
+    wanted = image.notebook()
+    layout = place.folder / wanted.name.rpartition(":")[2]
+    if layout.exists():
+        return wanted.name, None
+    known = json.loads((place.folder / "containerd" / _LAYERS).read_text())
+    with tempfile.TemporaryDirectory(dir=place.folder) as work:
+        image.write_layout(Path(work) / "layout", [wanted], known)
+        (Path(work) / "layout").rename(layout)
+    return wanted.name, layout
 
 
 def wait_for(socket: str) -> None:

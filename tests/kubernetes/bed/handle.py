@@ -112,6 +112,19 @@ class Bed:
         write_secret(path, kubeconfig(self.place.api, authority, {"token": token}, namespace))
         return path
 
+    def notebook_image(self) -> str:
+        """Give the name of an image of notebook pods with this project as it is now; made if it is not there.
+
+        Returns
+        -------
+        str
+            The name; what is in it: Jupyter Server, a kernel, this project as its wheel installs it, no Ray.
+        """
+        name, layout = containers.write_notebook(self.place)
+        if layout is not None:
+            self._ask("import", layout.name)
+        return name
+
     def stop(self, component: str) -> None:
         """Kill a program of the bed, by the name of its log.
 
@@ -126,8 +139,8 @@ class Bed:
         """Start a program that was stopped, and wait until it is ready."""
         self._ask("start", component)
 
-    def _ask(self, verb: str, component: str) -> None:
-        request = json.dumps({"verb": verb, "name": component})
+    def _ask(self, verb: str, name: str) -> None:
+        request = json.dumps({"verb": verb, "name": name})
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(READY_SECONDS + 10)
             try:

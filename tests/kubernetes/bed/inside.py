@@ -114,6 +114,8 @@ class Inside:
             name = request["name"]
             if request["verb"] == "stop":
                 self.stop(name)
+            elif request["verb"] == "import":
+                containers.import_layout(HERE / name, f"{HERE}/containerd.sock")
             else:
                 self.start(self._known[name])
         except BedError as error:

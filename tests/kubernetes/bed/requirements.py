@@ -18,9 +18,18 @@ PACKAGES = {
     "iproute2": "/sbin/ip",
     "util-linux": "/usr/bin/setpriv",
     "libc-bin": "/usr/bin/ldd",
+    "redis-server": "/usr/bin/redis-server",
+    "redis-tools": "/usr/bin/redis-cli",
 }
 #: Those that a bed with simulated nodes alone does with.
-REAL_NODES_ONLY = ("containerd", "runc", "containernetworking-plugins", "libc-bin")
+REAL_NODES_ONLY = (
+    "containerd",
+    "runc",
+    "containernetworking-plugins",
+    "libc-bin",
+    "redis-server",
+    "redis-tools",
+)
 
 
 def missing(real_nodes: bool = True) -> list[str]:

@@ -1,0 +1,282 @@
+"""A tenant's notebook pod: the quickstart runs in it, and its first job makes the RayCluster."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import pytest
+from kubernetes import client
+
+from jupyter_rayoffload.clusters.kubernetes.manifest import labels_of, ray_cluster
+from jupyter_rayoffload.models import ClusterSpec
+from tests.kernel_client import Run, fold
+from tests.kubernetes.bed import Bed
+from tests.kubernetes.bed.image import ray_image, ray_version
+from tests.kubernetes.conftest import new_namespace
+from tests.kubernetes.ground import until
+from tests.kubernetes.notebooks import HOME, Jupyter, NotebookKernel, environment, notebook_pod
+from tests.kubernetes.tenants import Objects, applied_tenant, disk, redis_runs
+from tests.tenant import one
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+import demo  # noqa: E402
+
+OWNER = "tested"
+#: What of the shipped cluster is made smaller, so that it fits a small machine beside others.
+SMALL = {
+    "requests": {"cpu": "100m", "memory": "512Mi"},
+    "start_params": {"object-store-memory": str(100 << 20)},
+}
+
+
+def cluster() -> dict[str, Any]:
+    """Give the cluster of kind/hub/values.yaml with smaller pods."""
+    shipped = json.loads(environment(OWNER)["RAYOFFLOAD_KUBERNETES_CLUSTER"])
+    [group] = shipped["groups"]
+    small = {"memory": 2 << 30, **SMALL}
+    groups = [{**group, "pod": {**group["pod"], **small}}]
+    return {**shipped, "head": {**shipped["head"], **small}, "groups": groups}
+
+
+def settings() -> dict[str, str]:
+    """Give what an administrator changes in the values of the hub for this bed."""
+    return {
+        "RAYOFFLOAD_IMAGE": ray_image(),
+        "RAYOFFLOAD_RAY_VERSION": ray_version(),
+        "RAYOFFLOAD_KUBERNETES_CLUSTER": json.dumps(cluster()),
+    }
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A tenant's namespace, with its Redis and whatever was asked for."""
+
+    namespace: str
+    objects: Objects
+    image: str
+    core: client.CoreV1Api
+    custom: client.CustomObjectsApi
+
+    def start(self, name: str, **changes: Any) -> Jupyter:
+        """Start a notebook pod, and wait until its server answers."""
+        token = secrets.token_hex(16)
+        changes = {"env": settings(), **changes}
+        self.core.create_namespaced_pod(
+            self.namespace, notebook_pod(name, self.image, OWNER, token, **changes)
+        )
+        address = until(
+            lambda: self.core.read_namespaced_pod(name, self.namespace).status.pod_ip, "the notebook's pod"
+        )
+        server = Jupyter(address, token)
+        until(server.answers, "the Jupyter server in the pod")
+        for file in ("quickstart.ipynb", "forecast.py"):
+            server.upload(EXAMPLES / file)
+        return server
+
+    def log(self, name: str) -> str:
+        """Give what a pod has logged."""
+        found: str = self.core.read_namespaced_pod_log(name, self.namespace)
+        return found
+
+    def pods(self, kind: str = "") -> list[Any]:
+        """Give the Ray pods that there are, or the ``head`` or ``worker`` ones."""
+        selector = f"ray.io/node-type={kind}" if kind else "ray.io/is-ray-node=yes"
+        return list(self.core.list_namespaced_pod(self.namespace, label_selector=selector).items)
+
+    def clusters(self) -> list[dict[str, Any]]:
+        """Give the RayClusters that there are."""
+        found = self.custom.list_namespaced_custom_object("ray.io", "v1", self.namespace, "rayclusters")
+        return list(found["items"])
+
+
+@pytest.fixture(scope="module")
+def tenant(
+    bed: Bed,
+    admin: client.ApiClient,
+    core: client.CoreV1Api,
+    custom: client.CustomObjectsApi,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Tenant]:
+    """Give a tenant as it is shipped, with a Redis that runs."""
+    image, folder = bed.notebook_image(), tmp_path_factory.mktemp("tenant")
+    with (
+        new_namespace(core, custom) as namespace,
+        disk(bed, core, namespace),
+        applied_tenant(admin, namespace, folder) as objects,
+    ):
+        redis_runs(core, namespace)
+        yield Tenant(namespace, objects, image, core, custom)
+
+
+@pytest.fixture(scope="module")
+def notebook(tenant: Tenant) -> Jupyter:
+    """Give the Jupyter server of the tenant's notebook pod."""
+    return tenant.start("jupyter-tested")
+
+
+def seconds_of(kernel: NotebookKernel, job: str) -> dict[str, float]:
+    """Give how long a job took from its submission: until its cluster was ready, and until its first result."""
+    said = kernel.run(f"_r = {job}.record; print(_r.spec.created, _r.steps['cluster'].end, _r.ended)").check()
+    created, ready, ended = map(float, said.stdout.split())
+    return {"cluster ready": ready - created, "result": ended - created}
+
+
+def test_the_quickstart_runs_and_makes_its_own_cluster(tenant: Tenant, notebook: Jupyter) -> None:
+    assert tenant.clusters() == []
+    content, kernel = notebook.open("quickstart.ipynb")
+    on_disk = json.loads((EXAMPLES / "quickstart.ipynb").read_text())
+    sources = ["".join(cell["source"]) for cell in on_disk["cells"] if cell["cell_type"] == "code"]
+    assert [cell["source"] for cell in content["cells"] if cell["cell_type"] == "code"] == sources
+    with kernel:
+        runs = [kernel.run(source).check() for source in [*sources, demo.VALUES]]
+        review(runs)
+        took = seconds_of(kernel, "forecasts")
+        print(f"\nfrom nothing, caches cold: {words(took)}")
+        loaded = kernel.run("import sys; print('ray' in sys.modules, 'kubernetes' in sys.modules)").check()
+        assert loaded.stdout == "False False\n", "neither Ray nor the Kubernetes client is in a kernel"
+    [made] = tenant.clusters()
+    assert made["metadata"]["labels"].items() >= labels_of(OWNER, "default").items()
+    assert "POST /rayoffload/api/clusters" in tenant.log("jupyter-tested"), "the server has made the cluster"
+
+
+def review(runs: list[Run]) -> None:
+    """Let the demo look at what came back."""
+    check = demo.Checks()
+    cells = {}
+    for run, outputs in zip(runs, fold(runs), strict=True):
+        cells[run.source.partition("\n")[0]] = Cell(outputs)
+    demo.review(cells, check)
+    assert not check.failed
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell with its outputs, as a notebook has them."""
+
+    outputs: list[Any]
+
+
+def words(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{name} after {took:.1f} s" for name, took in seconds.items())
+
+
+def test_our_own_share_of_a_start_is_small(tenant: Tenant, notebook: Jupyter) -> None:
+    """Beside the same RayCluster, made by hand and asked until Ray itself answers."""
+    _, kernel = notebook.open("quickstart.ipynb")
+    with kernel:
+        kernel.run("%load_ext jupyter_rayoffload").check()
+        kernel.run("%ray cluster down --force").check()
+        until(lambda: not tenant.pods(), "no Ray pod")
+        plain = made_by_hand(tenant)
+        until(lambda: not tenant.pods(), "no Ray pod")
+        kernel.run("%%ray_job timed --wait\nanswer = 6 * 7").check()
+        assert kernel.run("answer").check().value == "42"
+        took = seconds_of(kernel, "timed")
+    own = took["cluster ready"] - plain
+    print(f"\nRay answers {plain:.1f} s after a plain create; {words(took)}: our own share is {own:.1f} s")
+    assert own < 3
+
+
+def made_by_hand(tenant: Tenant) -> float:
+    """Create a RayCluster, ask its head until Ray answers, delete it; give the seconds that the first two took."""
+    data = tenant.core.read_namespaced_secret("rayoffload-token", tenant.namespace).data
+    spec = ClusterSpec.from_json(cluster()).replace(image=ray_image(), ray=ray_version())
+    body = ray_cluster(spec, "by-hand", tenant.namespace)
+    where = ("ray.io", "v1", tenant.namespace, "rayclusters")
+    begin = time.monotonic()
+    tenant.custom.create_namespaced_custom_object(*where, body)
+
+    def answers() -> bool:
+        import base64
+
+        addresses = [pod.status.pod_ip for pod in tenant.pods("head")]
+        if not (addresses and addresses[0]):
+            return False
+        token = base64.b64decode(data["auth_token"]).decode()
+        request = Request(
+            f"http://{addresses[0]}:8265/api/version", headers={"Authorization": f"Bearer {token}"}
+        )
+        try:
+            with urlopen(request, timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False
+
+    until(answers, "Ray answers")
+    took = time.monotonic() - begin
+    tenant.custom.delete_namespaced_custom_object(*where, body["metadata"]["name"])
+    return took
+
+
+def test_a_suspended_cluster_wakes_by_a_cell_and_is_scaled_and_deleted(
+    tenant: Tenant, notebook: Jupyter
+) -> None:
+    def running(kind: str) -> int:
+        return sum(pod.status.phase == "Running" for pod in tenant.pods(kind))
+
+    _, kernel = notebook.open("quickstart.ipynb")
+    with kernel:
+        kernel.run("%load_ext jupyter_rayoffload").check()
+        kernel.run("%%ray_job --wait\nfirst = 'here'").check()
+        [before] = tenant.clusters()
+        assert "suspended" in kernel.run("%ray cluster suspend").check().stdout.lower() or tenant.pods()
+        until(lambda: not tenant.pods(), "no Ray pod")
+        assert "suspended" in kernel.run("%ray").check().stdout.lower()
+        kernel.run("%%ray_job --wait\nsecond = first + ' again'").check()
+        assert kernel.run("second").check().value == "'here again'"
+        [after] = tenant.clusters()
+        assert after["metadata"]["uid"] == before["metadata"]["uid"]
+
+        kernel.run("%ray cluster scale 2").check()
+        until(lambda: running("worker") == 2, "two workers")
+        kernel.run("%ray cluster scale 1").check()
+        until(lambda: len(tenant.pods("worker")) == 1, "one worker")
+        kernel.run("%%ray_job --wait\nthird = second.upper()").check()
+        assert kernel.run("third").check().value == "'HERE AGAIN'"
+
+        assert "down" in kernel.run("%ray cluster down").check().stdout
+        assert tenant.clusters() == [] and tenant.pods() == []
+
+
+def test_a_pod_without_rights_is_told_which_and_starts_no_ray(tenant: Tenant) -> None:
+    name = "without-rights"
+    tenant.core.create_namespaced_service_account(tenant.namespace, {"metadata": {"name": name}})
+    before = tenant.clusters()
+    _, kernel = tenant.start(name, account=name).open("quickstart.ipynb")
+    with kernel:
+        kernel.run("%load_ext jupyter_rayoffload").check()
+        failed = kernel.run("%%ray_job --wait\nx = 1")
+        assert not failed.ok
+        said = "\n".join(failed.reply["traceback"])
+        assert "may not create rayclusters.ray.io" in said and tenant.namespace in said
+        listed = kernel.run("!ps -eo args").check().stdout
+        assert "jupyter" in listed and "raylet" not in listed and "gcs_server" not in listed
+    assert tenant.clusters() == before
+
+
+def test_the_image_of_the_notebook_has_no_ray_and_the_extension_is_on(
+    tenant: Tenant, notebook: Jupyter
+) -> None:
+    _, kernel = notebook.open("quickstart.ipynb")
+    with kernel:
+        found = kernel.run("import importlib.util; print(importlib.util.find_spec('ray'))").check()
+        assert found.stdout == "None\n"
+        on = kernel.run("!jupyter server extension list 2>&1").check().stdout
+        assert "jupyter_rayoffload" in on and "enabled" in on
+        assert HOME in kernel.run("%pwd").check().value
+    store = one(tenant.objects, "Secret", "rayoffload-store")
+    import base64
+
+    connection = json.loads(base64.b64decode(store["data"]["connection.json"]))
+    assert connection["ray"]["address"] == "", "the RayCluster is not configured, but made"

@@ -1,4 +1,4 @@
-"""Notebook pods as JupyterHub's values start them, and the browser's part: REST and a websocket from outside."""
+"""Notebook pods as JupyterHub's values start them, and the browser's part: REST and a websocket."""
 
 from __future__ import annotations
 

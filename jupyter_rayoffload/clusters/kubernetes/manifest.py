@@ -107,7 +107,7 @@ def ray_cluster(spec: ClusterSpec, owner: str, namespace: str) -> dict[str, Any]
         "headGroupSpec": {
             "serviceType": spec.service_type,
             "rayStartParams": _head_params(spec),
-            "template": _template(spec, spec.head, "ray-head"),
+            "template": _template(spec, spec.head.replace(env=_head_env(spec)), "ray-head"),
         },
         "workerGroupSpecs": [_group(spec, group) for group in spec.groups],
     }
@@ -196,6 +196,14 @@ def _head_params(spec: ClusterSpec) -> dict[str, str]:
     """Keep cells off the head where there are workers: an OOM kill of one must not take the head with it."""
     first = {"num-cpus": "0"} if spec.groups else {}
     return {**first, **spec.head.start_params}
+
+
+def _head_env(spec: ClusterSpec) -> dict[str, str]:
+    """Keep Ray's second autoscaler from a cluster that is not scaled by it.
+
+    It takes every task that waits for its turn for one that can never run, and says so in the cell's output.
+    """
+    return {**({} if spec.autoscale else {"RAY_enable_autoscaler_v2": "0"}), **spec.head.env}
 
 
 def _group(spec: ClusterSpec, group: WorkerGroup) -> dict[str, Any]:

@@ -95,6 +95,19 @@ def test_cells_stay_off_the_head_where_there_are_workers():
     assert own["spec"]["headGroupSpec"]["rayStartParams"] == {"num-cpus": "2"}
 
 
+def test_the_second_autoscaler_runs_only_where_it_scales():
+    """It takes tasks that wait for their turn for impossible ones, and writes that into cells."""
+
+    def told(**changes):
+        [head] = pods(made(**changes))
+        return {entry["name"]: entry["value"] for entry in head["containers"][0].get("env", [])}
+
+    assert told()["RAY_enable_autoscaler_v2"] == "0"
+    assert "RAY_enable_autoscaler_v2" not in told(autoscale=True)
+    chosen = PodSpec(env={"RAY_enable_autoscaler_v2": "1"})
+    assert told(head=chosen)["RAY_enable_autoscaler_v2"] == "1", "who says otherwise is heeded"
+
+
 def test_a_group_has_its_bounds():
     [group] = made(groups=(WorkerGroup("gpu", replicas=3),))["spec"]["workerGroupSpecs"]
     assert (group["groupName"], group["replicas"], group["minReplicas"], group["maxReplicas"]) == (
@@ -119,7 +132,7 @@ def test_resources_are_limits_and_requests():
 def test_the_store_is_a_file_and_no_variable():
     for pod in pods(made(store_secret="store", groups=(WorkerGroup(),))):
         [container] = pod["containers"]
-        assert container["env"] == [{"name": "RAYOFFLOAD_CONNECTION_FILE", "value": CONNECTION_FILE}]
+        assert {"name": "RAYOFFLOAD_CONNECTION_FILE", "value": CONNECTION_FILE} in container["env"]
         [volume] = pod["volumes"]
         assert volume["secret"] == {"secretName": "store", "defaultMode": 0o440}
         [mount] = container["volumeMounts"]

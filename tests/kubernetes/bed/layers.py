@@ -1,8 +1,8 @@
 """What the images of a bed are made of: each layer is a folder that is written from this machine.
 
-There is no registry and no Docker. The Python in the images is the one that runs this, so its version is that
-of the kernels here, and their packages are the ones that are installed here. What else a pod needs is a shell,
-the programs that Kubernetes, Ray and people call, and their libraries; they are copied from this machine, too.
+There is no registry and no Docker. The Python in the images is the one that runs this, so its version is
+that of the kernels here, and their packages are the ones that are installed here. What else a pod needs is a
+shell, the programs that Kubernetes, Ray and people call, and their libraries; they are copied, too.
 """
 
 from __future__ import annotations

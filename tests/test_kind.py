@@ -23,8 +23,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from jupyter_rayoffload.clusters.connection import read_connection
-from jupyter_rayoffload.clusters.kubernetes.manifest import CONNECTION_FILE
+from jupyter_rayoffload.clusters.kubernetes.manifest import CONNECTION_FILE, ray_cluster
 from jupyter_rayoffload.config import RayOffload
+from jupyter_rayoffload.models import ClusterSpec
 from jupyter_rayoffload.remote import codec
 from jupyter_rayoffload.remote.connection import read_connection as read_on_cluster
 from jupyter_rayoffload.remote.signing import Signer
@@ -743,6 +744,20 @@ def test_the_connection_file_is_where_kernels_look_for_it(values: dict[str, Any]
     [volume], [mount] = user["storage"]["extraVolumes"], user["storage"]["extraVolumeMounts"]
     assert (mount["name"], mount["mountPath"]) == (volume["name"], str(Path(CONNECTION_FILE).parent))
     assert volume["secret"]["defaultMode"] == 0o440
+
+
+def test_notebooks_make_a_cluster_of_what_the_tenant_has(
+    objects: list[dict[str, Any]], values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in values["singleuser"]["extraEnv"].items():
+        monkeypatch.setenv(name, value.format(username="ann"))  # as KubeSpawner does
+    config = RayOffload()
+    spec = ClusterSpec.from_json(config.kubernetes_cluster)
+    for secret in (spec.token_secret, spec.store_secret):
+        assert one(objects, "Secret", secret)
+    assert spec.head.memory and all(group.pod.memory for group in spec.groups), "the tenant's limits want it"
+    made = ray_cluster(spec.replace(image=config.image, ray=config.ray_version), "ann", "rayoffload-ann")
+    assert made["spec"]["rayVersion"] == config.ray_version and config.ray_version in config.image
 
 
 def test_the_hub_finds_itself_from_another_namespace(values: dict[str, Any]) -> None:

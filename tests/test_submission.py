@@ -61,7 +61,11 @@ async def scene(tmp_path: Path, redis: RedisServer) -> AsyncIterator[Scene]:
     Connection(info=ClusterInfo(), store=address, owner="ada", key=KEY, file=file).write()
     async with FakeKubernetes(tmp_path) as kubernetes, served() as dashboard:
         config = RayOffload(
-            backend="kubernetes", owner="ada", kubeconfig=kubernetes.kubeconfig, connection_file=str(file)
+            backend="kubernetes",
+            kubernetes_reach="service",
+            owner="ada",
+            kubeconfig=kubernetes.kubeconfig,
+            connection_file=str(file),
         )
         offloader = Offloader(config)
         assert isinstance(offloader.backend, KubernetesBackend)

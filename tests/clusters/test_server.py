@@ -68,7 +68,13 @@ async def pod(tmp_path: Path, store: RedisServer) -> AsyncIterator[Pod]:
     async with FakeKubernetes(tmp_path) as kubernetes, served() as dashboard:
 
         def config(**settings: Any) -> RayOffload:
-            given = {"backend": "kubernetes", "owner": "ada", "kubernetes_start_timeout": 60, **settings}
+            given = {
+                "backend": "kubernetes",
+                "kubernetes_reach": "service",
+                "owner": "ada",
+                "kubernetes_start_timeout": 60,
+                **settings,
+            }
             spec = {"store_secret": "store"}
             return RayOffload(
                 kubeconfig=kubernetes.kubeconfig,

@@ -177,7 +177,11 @@ class Controls:
             if (verb, self._verb) != ("delete", "start"):
                 return
             self._task.cancel()
-        self._verb, workers = verb, options.get("workers")
+        asked = options.get("workers")
+        self._verb, workers = (
+            verb,
+            asked if isinstance(asked, int) else None,
+        )  # what else it is, `work` refuses
         self._task = asyncio.ensure_future(self._follow(verb, workers, work))
 
     def _work(self, verb: str, options: Mapping[str, Any]) -> Callable[[], Awaitable[Any]] | None:

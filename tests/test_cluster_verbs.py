@@ -28,7 +28,8 @@ class FakeOffloader:
     async def records(self, limit):
         return [JobRecord(JobSpec(id=i), phase) for i, phase in self.jobs]
 
-    async def connect(self, profile=""):
+    async def connect(self, cluster, profile="", choices=None):
+        self.started = (cluster, profile, choices)
         await self.gate.wait()
         raise ClusterStartFailed("the quota is used up", "Ask your site")
 
@@ -39,7 +40,7 @@ class FakeOffloader:
         self.done.append(("suspend",))
         return self.info.replace(phase=ClusterPhase.SUSPENDED, address="")
 
-    async def down(self):
+    async def down(self, name=""):
         self.done.append(("delete",))
 
 

@@ -184,10 +184,6 @@ class ClusterInfo(Model):
     name : str
     kind : str
         ``embedded``, ``address`` or ``kubernetes``.
-    profile : str
-        The one that it was made from; empty where there is none.
-    choices : Mapping
-        The values of that profile's fields that it was made with.
     phase : ClusterPhase
     reason, detail : str
         In words, as in :class:`JobRecord`.
@@ -199,6 +195,10 @@ class ClusterInfo(Model):
         Ray's session name.
     python, ray : str
         Versions on the cluster: ``3.11``, ``2.60.0``.
+    profile : str
+        The one that it was made from; empty where there is none.
+    choices : Mapping
+        The values of that profile's fields that it was made with.
     resources, used : Mapping of str to float
         ``CPU``, ``GPU``, ``memory`` (bytes) and custom ones.
     nodes : int
@@ -210,8 +210,6 @@ class ClusterInfo(Model):
 
     name: str = "default"
     kind: str = ""
-    profile: str = ""
-    choices: Mapping[str, Any] = field(default_factory=dict)
     phase: ClusterPhase = ClusterPhase.NONE
     reason: str = ""
     detail: str = ""
@@ -220,6 +218,8 @@ class ClusterInfo(Model):
     session: str = ""
     python: str = ""
     ray: str = ""
+    profile: str = ""
+    choices: Mapping[str, Any] = field(default_factory=dict)
     resources: Mapping[str, float] = field(default_factory=dict)
     used: Mapping[str, float] = field(default_factory=dict)
     nodes: int = 0

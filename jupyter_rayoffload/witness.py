@@ -169,8 +169,11 @@ class Witness:
             there = await self._look(self._link.info.name)
         # A head that is merely too busy to answer is no other one.
         other_head = there.phase is not ClusterPhase.UNKNOWN and there.session != self._link.info.session
+        # From outside of a Kubernetes the way to Ray is its API server, whose silence says nothing of heads.
+        blind = there.phase is ClusterPhase.UNKNOWN and self._link.connection.transport is not None
+        unreachable = now - since > UNREACHABLE_SECONDS and not blind
         silent = now - (self._record.last_seen or 0) > SILENCE_SECONDS
-        if silent and (error is None or other_head or now - since > UNREACHABLE_SECONDS):
+        if silent and (error is None or other_head or unreachable):
             self._course.tell("gone")
             return True
         if error is not None and now - since > 5:

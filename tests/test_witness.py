@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from jupyter_rayoffload.clusters import Connection
 from jupyter_rayoffload.course import Course
+from jupyter_rayoffload.errors import ClusterUnreachable
 from jupyter_rayoffload.link import Link
-from jupyter_rayoffload.models import ClusterInfo, JobOptions, JobRecord, JobSpec, Resources
+from jupyter_rayoffload.models import (
+    ClusterInfo,
+    ClusterPhase,
+    JobOptions,
+    JobRecord,
+    JobSpec,
+    Phase,
+    Resources,
+)
 from jupyter_rayoffload.remote.store import Store
-from jupyter_rayoffload.witness import Witness, waits_for
+from jupyter_rayoffload.witness import UNREACHABLE_SECONDS, Witness, waits_for
 from tests.remote.redis_fixture import (  # noqa: F401  (pytest finds fixtures by name)
     KEY,
     open_store,
@@ -82,3 +93,30 @@ async def forgotten(course: Course) -> None:
 def test_what_a_queued_job_waits_for(resources: Resources, pip: tuple[str, ...], said: str) -> None:
     options = JobOptions(resources=resources, pip=pip)
     assert waits_for(JobRecord(JobSpec(id="fit-1", options=options))) == said
+
+
+@pytest.mark.parametrize(
+    ("outside", "phase", "lost"),
+    [
+        (False, ClusterPhase.UNKNOWN, True),
+        (True, ClusterPhase.UNKNOWN, False),
+        (True, ClusterPhase.RUNNING, True),  # another head: it has another session name
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_way_that_is_shut_says_nothing_of_a_head(
+    tmp_path: Path, outside: bool, phase: ClusterPhase, lost: bool
+) -> None:
+    there: Any = SimpleNamespace(transport=object() if outside else None)
+    link: Any = SimpleNamespace(info=ClusterInfo(session="one"), connection=there)
+
+    async def look(name: str) -> ClusterInfo:
+        return ClusterInfo(name, "kubernetes", phase)
+
+    spec = JobSpec(id="job")
+    course = Course(JobRecord(spec, phase=Phase.RUNNING, last_seen=time.time() - 3600))
+    witness = Witness(course, link, look=look, save=forgotten, crowd=lambda: 1)
+    since = time.time() - 10 * UNREACHABLE_SECONDS
+    assert await witness._head_died(since, ClusterUnreachable("nothing answers")) is lost
+    assert (course.record.phase is Phase.LOST) is lost
+    assert lost or "has not answered for" in course.record.reason

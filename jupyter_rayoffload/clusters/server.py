@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -286,14 +287,15 @@ class ServerBackend:
         return await direct()
 
     async def _is_served(self) -> bool:
-        """Whether the server has the extension, for this owner and for Kubernetes."""
+        """Whether the server has the extension, for this owner, for Kubernetes, and for this Python."""
         if self._serves is None:
             try:
                 status = await self._ask("GET", "status")
             except OffloadError:
                 return False
-            kind = status["cluster"].get("kind")
-            self._serves = kind == "kubernetes" and status["owner"] == self.config.owner
+            found = (status["cluster"].get("kind"), status["owner"], status.get("python"))
+            # The image goes by the Python of whoever makes the cluster.
+            self._serves = found == ("kubernetes", self.config.owner, python_version())
         return self._serves
 
     async def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
@@ -334,6 +336,11 @@ class ServerBackend:
             limits = aiohttp.ClientTimeout(total=ANSWER)
             self._http = aiohttp.ClientSession(connector=connector, timeout=limits, trust_env=False)
         return self._http
+
+
+def python_version() -> str:
+    """Give the minor version of this Python."""
+    return ".".join(map(str, sys.version_info[:2]))
 
 
 def _path(name: str) -> str:

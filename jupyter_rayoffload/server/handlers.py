@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from http.client import responses
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -201,6 +202,7 @@ class StatusHandler(Handler):
             {
                 "version": __version__,
                 "owner": service.config.owner,
+                "python": ".".join(map(str, sys.version_info[:2])),
                 "cluster": bodies.cluster_body(info, self.dashboard(info.name)),
                 "store": {"answers": not reason, "reason": reason},
             }

@@ -178,6 +178,16 @@ async def test_without_its_server_a_kernel_asks_kubernetes_itself(pod: Pod) -> N
 
 
 @pytest.mark.asyncio
+async def test_a_kernel_of_another_python_needs_another_image_and_asks_itself(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "python_version", lambda: "3.99")
+    kernel = pod.kernel()
+    assert (await kernel.get("default")).phase is ClusterPhase.NONE
+    assert kernel.direct.api._client is not None
+
+
+@pytest.mark.asyncio
 async def test_a_server_that_ends_in_the_middle_costs_no_cluster(
     pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,29 +9,29 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitlets import Bool, Dict, Enum, Float, Int, List, TraitError, TraitType, Unicode, default, validate
+from traitlets import Bool, Dict, Enum, Float, Int, TraitError, TraitType, Unicode, default, validate
 from traitlets.config import Application, Config, Configurable
 
 from .declared import read_profiles
 from .errors import UsageError
 from .images import bad_key, choose
 from .models import JobOptions, Profile
-from .options import duration, from_keywords, memory
+from .options import from_keywords
 from .specification import cluster_spec, did_you_mean
+from .traits import OPTIONS, Duration, Json, JsonList, Number, Size
 
 if TYPE_CHECKING:
     from .remote.store import Lifetimes
 
-__all__ = ["OPTIONS", "RayOffload"]
+__all__ = ["RayOffload"]
 
 MIB, GIB = 1 << 20, 1 << 30
 #: Where neither the settings nor this environment say which Ray: the newest that the tests have seen.
@@ -45,116 +45,6 @@ DAY = 86400
 
 # A part of every key in the store; Redis gives braces a meaning there, and access rules a star.
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-
-
-class _Quantity(TraitType[Any, Any]):
-    """A number that may be written with a unit; ``none`` where None is allowed."""
-
-    _parse: Callable[[str], float]
-
-    def __init__(self, default: float | None, **options: Any) -> None:
-        super().__init__(default, allow_none=default is None, **options)
-
-    def validate(self, obj: Any, value: Any) -> Any:
-        if isinstance(value, str):
-            try:
-                value = 0 if value.strip() == "0" else type(self)._parse(value)
-            except ValueError as error:
-                raise TraitError(str(error)) from None
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
-            return value
-        raise TraitError(f"{value!r} is not {self.info()}")
-
-    def from_string(self, s: str) -> Any:
-        """Read what a command line, a variable or ``%ray config`` says."""
-        if self.allow_none and s.strip().lower() in ("", "none", "auto"):
-            return None
-        return self.validate(None, s)
-
-
-class Size(_Quantity):
-    """Bytes."""
-
-    info_text = "a size such as 8GiB or 500MB"
-    _parse = staticmethod(memory)
-
-    def validate(self, obj: Any, value: Any) -> int:
-        """Give whole bytes."""
-        return int(super().validate(obj, value))
-
-
-class Duration(_Quantity):
-    """Seconds."""
-
-    info_text = "a duration such as 90s, 15m or 2h"
-    _parse = staticmethod(duration)
-
-
-class Number(_Quantity):
-    """A number that is not negative."""
-
-    info_text = "a number that is not negative"
-    _parse = staticmethod(float)
-
-
-class Json(Dict):
-    """A mapping, in text as JSON."""
-
-    def from_string(self, s: str) -> dict[str, Any]:
-        """Read what a variable or ``%ray config`` says."""
-        found = json.loads(s)
-        if not isinstance(found, dict):
-            raise ValueError("it is no JSON object")
-        return found
-
-
-class JsonList(List):  # type: ignore[type-arg]
-    """A list, in text as JSON."""
-
-    def from_string(self, s: str) -> list[Any]:
-        """Read what a variable or ``%ray config`` says."""
-        found = json.loads(s)
-        if not isinstance(found, list):
-            raise ValueError("it is no JSON list")
-        return found
-
-
-def _flag(text: str) -> bool:
-    try:
-        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
-    except KeyError:
-        raise ValueError(f"{text!r} is not true or false") from None
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in re.split(r"[,\s]+", text) if word]
-
-
-def _pairs(text: str) -> dict[str, str]:
-    pairs = [word.partition("=") for word in _words(text)]
-    if not all(equals for _, equals, _ in pairs):
-        raise ValueError("NAME=VALUE pairs")
-    return {name: value for name, _, value in pairs}
-
-
-#: Job options that may have a default, and how text of ``%ray config`` becomes what :mod:`.options` reads.
-OPTIONS: Mapping[str, Callable[[str], Any]] = {
-    "cluster": str,
-    "cpus": str,
-    "env": _pairs,
-    "exclude": _words,
-    "fetch": _words,
-    "gpus": str,
-    "lazy": _flag,
-    "memory": str,
-    "pip": _words,
-    "profile": str,
-    "py_modules": _words,
-    "resources": _pairs,
-    "retries": str,
-    "timeout": str,
-    "workdir": str,
-}
 
 
 class RayOffload(Configurable):

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from traitlets.config import Application, Config
 
-from jupyter_rayoffload.config import DEFAULT_RAY, OPTIONS, RayOffload
+from jupyter_rayoffload.config import DEFAULT_RAY, RayOffload
 from jupyter_rayoffload.errors import UsageError
 from jupyter_rayoffload.models import JobOptions, Resources
+from jupyter_rayoffload.traits import OPTIONS
 
 
 @pytest.fixture(autouse=True)

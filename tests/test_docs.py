@@ -19,7 +19,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from traitlets import Enum
 
 import jupyter_rayoffload
-from jupyter_rayoffload import api, cli, cluster_verbs, config, errors, magics, options
+from jupyter_rayoffload import api, cli, cluster_verbs, config, errors, magics, options, traits
 from jupyter_rayoffload.job import Job
 from jupyter_rayoffload.models import Choice, Profile, ProfileField
 from jupyter_rayoffload.profiles import apply
@@ -226,11 +226,11 @@ def default_text(name: str, trait: Any) -> str:
     value = trait.default_value
     if name in ("owner",) or value in (None, "", {}) or not isinstance(value, (str, int, float, bool)):
         return ""
-    if isinstance(trait, config.Size) and isinstance(value, int):
+    if isinstance(trait, traits.Size) and isinstance(value, int):
         for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("MB", 10**6)):
             if value % size == 0:
                 return f"`{value // size}{unit}`"
-    if isinstance(trait, config.Duration) and isinstance(value, int):
+    if isinstance(trait, traits.Duration) and isinstance(value, int):
         return f"`{value // 60}m`" if value % 60 == 0 else f"`{value}s`"
     return f"`{value}`"
 

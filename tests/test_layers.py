@@ -20,7 +20,7 @@ LAYERS = [
     ["remote"],
     ["models"],
     ["options", "words", "phase", "ansi", "imports", "images"],
-    ["sentences", "spool", "specification"],
+    ["sentences", "spool", "specification", "traits"],
     ["profiles"],
     ["declared"],
     ["outputs", "config", "ignore", "cell", "reference", "tracebacks"],

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .errors import UsageError
-from .models import Choice, ClusterSpec, Profile, ProfileField
+from .models import Choice, ClusterSpec, Model, Profile, ProfileField
 from .profiles import CAPS, KIND_WORDS, allowed, apply, number_of, plain, set_by, value_of
 from .specification import KINDS, check_groups, cluster_spec, did_you_mean, part, with_part
 
@@ -86,11 +86,25 @@ def _profile(given: Any, base: Mapping[str, Any]) -> Profile:
         for value in seen:
             if seen.count(value) > 1:
                 raise ValueError(f"two fields have the {what} {value}")
+    _apart(profile)
     try:
         apply(profile)
     except UsageError as error:
         raise ValueError(f"its defaults cannot be: {error.message}") from None
     return profile
+
+
+def _apart(profile: Profile) -> None:
+    """Refuse a field that sets what another one sets a part of: one choice would undo the other unseen."""
+    for outer in profile.fields:
+        if not isinstance(part(profile.cluster, outer.path)[0], (Model, Mapping, tuple)):
+            continue
+        for inner in profile.fields:
+            if inner.path.startswith(f"{outer.path}."):
+                raise ValueError(
+                    f"field {inner.name}: path: {inner.path} is a part of {outer.path}, which the field "
+                    f"{outer.name} sets"
+                )
 
 
 def _field(given: Any, number: int, cluster: ClusterSpec) -> ProfileField:

@@ -72,6 +72,14 @@ LARGE: dict[str, Any] = {
 }
 
 
+ZONE = {
+    "name": "zone",
+    "path": "groups.gpu.pod.node_selector.zone",
+    "kind": "choice",
+    "choices": ["a", "b"],
+}
+
+
 def large(**changes: Any) -> Profile:
     # With a bound of the group's own, which its field must keep, too.
     entry = copy.deepcopy(LARGE)
@@ -250,6 +258,10 @@ def test_a_cluster_of_another_profile_is_told_apart() -> None:
         ({"fields": with_field(3, choices=[[]])}, "choices: a value is text, a number, true or false"),
         ({"fields": with_field(3, maximum=3)}, "maximum: fields of the kind choice have none"),
         ({"fields": with_field(1, name="workers")}, "two fields have the name workers"),
+        (
+            {"fields": [*with_field(0), ZONE]},
+            "zone: path: groups.gpu.pod.node_selector.zone is a part of groups.gpu.pod.node_selector",
+        ),
         (
             {"fields": with_field(1, maximum="lots")},
             "field memory: maximum: 'lots' is not a size such as 8GiB",

@@ -41,7 +41,7 @@ class ProfileField(Model):
         As it is written: ``workers=4``. A Python name.
     path : str
         The part of the cluster that it sets: ``groups.workers.replicas``, ``groups.workers.pod.cpus``,
-        ``head.memory``, ``image``. Groups go by their names.
+        ``head.memory``, ``image``. Groups go by their names. No field sets a part of what another one sets.
     kind : str
         ``integer``, ``number``, ``size`` (memory, ``8GiB``) or ``choice``.
     title : str

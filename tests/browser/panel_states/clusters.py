@@ -145,7 +145,7 @@ def main(folder: str = "") -> None:
             file.write(page(shown if folder else shown[:2], dark=dark) + OPENED)
             file.flush()
             picture(
-                Path(file.name), target / f"cluster-{name}.png", width=740, height=1750 if folder else 560
+                Path(file.name), target / f"cluster-{name}.png", width=740, height=2300 if folder else 560
             )
 
 

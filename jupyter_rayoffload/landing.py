@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .cell import analyze, closure
 from .claims import MISSING, Claim, pair_up
+from .display import METADATA
 from .errors import DependencyFailed, OffloadError, StillRunning
 from .imports import bind
 from .models import JobSpec, Phase, Value, ValueState
@@ -368,7 +369,7 @@ class Landing:
             with contextlib.suppress(StillRunning):
                 self.session.wait(job.settled, _NOTICED)
                 return ""
-            with _notice(self.shell, f"Waits for the files of job {job.label or job.id}"):
+            with _notice(self.shell, job, f"Waits for the files of job {job.label or job.id}"):
                 self.session.wait(job.settled, HOME_SECONDS)
         except StillRunning:
             return f"the files of job {job.id} are still on their way after {HOME_SECONDS:g} s"
@@ -399,7 +400,7 @@ class Landing:
 
     def _await(self, name: str, job: Job) -> None:
         if not job.done():
-            with _notice(self.shell, f"Waits for {name} from job {job.label or job.id}"):
+            with _notice(self.shell, job, f"Waits for {name} from job {job.label or job.id}"):
                 job.wait()
         self.land_ready()  # older ones first
         if job.phase is not Phase.SUCCEEDED:
@@ -435,16 +436,16 @@ def dependency_failed(name: str, job: Job) -> DependencyFailed:
 
 
 @contextlib.contextmanager
-def _notice(shell: InteractiveShell, text: str) -> Any:
-    """Show a line while something is waited for, and take it away afterwards."""
+def _notice(shell: InteractiveShell, job: Job, text: str) -> Any:
+    """Show a line, marked as ours, while a job is waited for, and take its text away afterwards."""
     from uuid import uuid4
 
-    transient = {"display_id": uuid4().hex}
-    shell.display_pub.publish({"text/plain": text}, {}, transient=transient)
+    transient, metadata = {"display_id": uuid4().hex}, {METADATA: {"job": job.id, "phase": "live"}}
+    shell.display_pub.publish({"text/plain": text}, metadata, transient=transient)
     try:
         yield
     finally:
-        shell.display_pub.publish({"text/plain": ""}, {}, transient=transient, update=True)
+        shell.display_pub.publish({"text/plain": ""}, metadata, transient=transient, update=True)
 
 
 class _WaitInFront(ast.NodeTransformer):

@@ -57,11 +57,16 @@ class Notebook:
         self.landing.install()
         self.shell.rayoffload = SimpleNamespace(arrive=lambda names: self.landing.arrive(names))
         self.shown: list[str] = []
-        self.shell.display_pub.publish = lambda data, *_, **__: self.shown.append(data["text/plain"])
+        self.marks: list[Any] = []
+        self.shell.display_pub.publish = self._publish
         spec = JobSpec("cell-000000", "cell", expected=("done",))
         self.course = Course(JobRecord(spec, phase=Phase.RUNNING))
         self.job = Job(self.session, self.course)
         self.landing.claim(self.job, ["done"], [])
+
+    def _publish(self, data: Any, metadata: Any, **_: Any) -> None:
+        self.shown.append(data["text/plain"])
+        self.marks.append(metadata)
 
     def goes(self, delay: float, error: Exception | None = None) -> None:
         """Let the files take so long, and fail with `error`."""
@@ -106,6 +111,8 @@ def test_what_takes_longer_is_said(notebook: Notebook):
     notebook.end()
     assert notebook.run("done, Path('res.txt').read_text()")[1] == "r"
     assert notebook.shown[-2:] == ["Waits for the files of job cell-000000", ""]
+    # Of all that stands below a cell, one can tell what the cell has not shown itself.
+    assert notebook.marks[-2:] == [{"rayoffload": {"job": "cell-000000", "phase": "live"}}] * 2
 
 
 def test_nobody_waits_for_ever_nor_twice(notebook: Notebook, monkeypatch: pytest.MonkeyPatch):

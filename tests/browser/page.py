@@ -170,13 +170,15 @@ class Page:
         return [value for i, value in enumerate(noted) if value and (i == 0 or noted[i - 1] != value)]
 
     def click(self, selector: str) -> None:
-        """Click on the last element of a selector."""
+        """Click on the last element of a selector, once it can be pressed."""
         self.until(lambda: self._clicked(selector), f"{selector} to click on")
 
     def _clicked(self, selector: str) -> bool:
         element = self.find(selector)
         try:
             self.driver.execute_script("arguments[0].scrollIntoView({block: 'nearest'})", element)
+            if not element.is_enabled():  # a click would be lost, and say nothing
+                return False
             element.click()
         except (StaleElementReferenceException, ElementClickInterceptedException):
             return False  # it was drawn anew, or something still stands over it

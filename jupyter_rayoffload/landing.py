@@ -440,7 +440,7 @@ def _notice(shell: InteractiveShell, job: Job, text: str) -> Any:
     """Show a line, marked as ours, while a job is waited for, and take its text away afterwards."""
     from uuid import uuid4
 
-    transient, metadata = {"display_id": uuid4().hex}, {METADATA: {"job": job.id, "phase": "live"}}
+    transient, metadata = {"display_id": uuid4().hex}, {METADATA: {"awaits": job.id}}
     shell.display_pub.publish({"text/plain": text}, metadata, transient=transient)
     try:
         yield

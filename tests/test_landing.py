@@ -112,7 +112,7 @@ def test_what_takes_longer_is_said(notebook: Notebook):
     assert notebook.run("done, Path('res.txt').read_text()")[1] == "r"
     assert notebook.shown[-2:] == ["Waits for the files of job cell-000000", ""]
     # Of all that stands below a cell, one can tell what the cell has not shown itself.
-    assert notebook.marks[-2:] == [{"rayoffload": {"job": "cell-000000", "phase": "live"}}] * 2
+    assert notebook.marks[-2:] == [{"rayoffload": {"awaits": "cell-000000"}}] * 2
 
 
 def test_nobody_waits_for_ever_nor_twice(notebook: Notebook, monkeypatch: pytest.MonkeyPatch):

@@ -63,9 +63,9 @@ def job_cell(gate: Path, name: str, *before: str) -> str:
 
 
 def records(notebook: Any) -> list[Any]:
-    """Give the outputs of a saved notebook that are ours."""
+    """Give the outputs of a saved notebook that show a job."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [output for output in outputs if "rayoffload" in output.get("metadata", {})]
+    return [output for output in outputs if "job" in output.get("metadata", {}).get("rayoffload", {})]
 
 
 def in_order(words: list[str]) -> bool:

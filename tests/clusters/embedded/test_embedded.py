@@ -229,7 +229,7 @@ def test_a_killed_redis_comes_back_with_its_data(own: LocalBackend) -> None:
         store.set("rayoffload:{tester}:durable", b"y")
         time.sleep(1.5)  # what is a second old is on the disk: appendfsync everysec
         named(own, "redis-server").kill()
-        eventually(lambda: _get(store, "rayoffload:{tester}:durable") == b"y", "Redis is not back", 30)
+        eventually(lambda: _get(store, "rayoffload:{tester}:durable") == b"y", "Redis is not back")
     assert run(own.get()).session == connection.info.session
 
 

@@ -11,10 +11,11 @@ ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
+# Not compiled: that takes half of the time, and Python compiles what it imports.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[test,check]"
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[test,check]"
 	@touch $@
 
 lab: $(VENV)/.installed ## JupyterLab with the quickstart open

@@ -32,6 +32,7 @@ GROUPS = {
     "lab": ("browser/test_lab.py",),
     "server": ("server/",),
     "ray": (
+        "clusters/embedded/test_exposure.py",
         "clusters/test_address.py",
         "contract/",
         "remote/test_remote_ray.py",

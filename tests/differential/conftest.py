@@ -1,4 +1,4 @@
-"""Kernels that are shared by all cases."""
+"""Kernels that are shared by all cases, and end with them: an idle cluster takes a twentieth of a core."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.ray_fixture import jupyter_environment, make_backend, run, short_fold
 from .harness import Stage
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def base() -> Iterator[Path]:
     """One folder above those of the kernels; user settings and runtime files are there too.
 
@@ -23,7 +23,7 @@ def base() -> Iterator[Path]:
         run(make_backend(folder).delete())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def environment(base: Path) -> dict[str, str]:
     """Settings of nobody, and a cluster of our own: it is known by a file in the runtime folder."""
     return {
@@ -34,7 +34,7 @@ def environment(base: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def plain(base: Path, environment: dict[str, str]) -> Iterator[Stage]:
     """A kernel in which every cell runs as it is."""
     stage = Stage(base / "plain", offloaded=False, env=environment)
@@ -42,7 +42,7 @@ def plain(base: Path, environment: dict[str, str]) -> Iterator[Stage]:
     stage.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def second(base: Path, environment: dict[str, str]) -> Iterator[Stage]:
     """Another one."""
     stage = Stage(base / "second", offloaded=False, env=environment)
@@ -50,7 +50,7 @@ def second(base: Path, environment: dict[str, str]) -> Iterator[Stage]:
     stage.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def offloaded(base: Path, environment: dict[str, str]) -> Iterator[Stage]:
     """A kernel in which the marked cells are Ray jobs."""
     stage = Stage(base / "offloaded", offloaded=True, env=environment)

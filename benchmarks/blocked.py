@@ -19,7 +19,7 @@ def measure(bench: Bench) -> list[Figure]:
     folder = bench.root / "blocked"
     folder.mkdir()
     (folder / "module.py").write_text("limit = 3\n")
-    address = bench.session.call(bench.session.offloader.connect()).connection.info.address
+    address = bench.session.call(bench.session.offloader.links.connect()).connection.info.address
     client = JobSubmissionClient(address)
     jobs: list[Job] = []
     ids: list[str] = []

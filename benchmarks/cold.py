@@ -30,7 +30,7 @@ def measure(bench: Bench) -> list[Figure]:
     folder = bench.root / "cold"
     folder.mkdir()
     (folder / "cell.py").write_text(CODE)
-    address = bench.session.call(bench.session.offloader.connect()).connection.info.address
+    address = bench.session.call(bench.session.offloader.links.connect()).connection.info.address
     command = ["ray", "job", "submit", "--address", address, "--working-dir", str(folder)]
     command = [str(Path(sys.executable).parent / command[0]), *command[1:], "--", "python", "cell.py"]
 

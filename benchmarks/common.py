@@ -86,7 +86,7 @@ def opened() -> Iterator[Bench]:
     os.chdir(workspace)
     link = session(RayOffload(idle_timeout=0, start_timeout=240, store_limit=2 << 30))
     try:
-        connection = link.call(link.offloader.connect()).connection
+        connection = link.call(link.offloader.links.connect()).connection
         # For Ray's own tools, which are the peers.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=connection.ray_token)
         yield Bench(root, link)

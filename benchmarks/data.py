@@ -20,7 +20,7 @@ BYTES = 100_000_000
 
 def measure(bench: Bench) -> list[Figure]:
     """Measure the way of an input: copied, signed, sent, fetched, checked, unpickled; always other bytes."""
-    link = bench.session.call(bench.session.offloader.connect())
+    link = bench.session.call(bench.session.offloader.links.connect())
     address = link.connection.store
     client = redis.Redis.from_url(address.url, password=address.password)
     generator = np.random.default_rng(0)

@@ -220,7 +220,7 @@ async def _caught_up(offloader: Offloader, course: Course, limit: float = CATCH_
 
     deadline = time.monotonic() + limit
     with contextlib.suppress(StoreError):  # the follower says so, and goes on
-        link = await offloader.connect(course.record.cluster)
+        link = await offloader.links.connect(course.record.cluster)
         while not course.ended.is_set() and time.monotonic() < deadline:
             if not await blocking(link.store.read_events, course.record.id, course.read, count=1):
                 return
@@ -265,5 +265,5 @@ def start_cluster(name: str = "default", profile: str = "", **choices: Any) -> C
     ClusterError, StoreError
     """
     here = session()
-    link = here.call(here.offloader.connect(name, profile, choices=choices))
+    link = here.call(here.offloader.links.connect(name, profile, choices=choices))
     return here.call(here.offloader.backend.get(link.info.name))

@@ -41,7 +41,7 @@ def _up(session: Session, words: list[str]) -> None:
 
     config = session.config
     limit = max(config.start_timeout, config.kubernetes_start_timeout) + VERB_SECONDS
-    connect = session.offloader.connect(asked.name, asked.profile, on_change, asked.choices)
+    connect = session.offloader.links.connect(asked.name, asked.profile, on_change, asked.choices)
     link = session.call(connect, timeout=limit)
     print(cluster_sentence(session.call(session.offloader.backend.get(link.info.name))))
 
@@ -188,7 +188,7 @@ class Controls:
         """Give what does `verb`."""
         offloader, backend = self.offloader, self.offloader.backend
         works: dict[str, Callable[[], Awaitable[Any]]] = {
-            "start": lambda: offloader.connect(
+            "start": lambda: offloader.links.connect(
                 NAME, str(options.get("profile") or ""), choices=options.get("options") or {}
             ),
             "scale": lambda: backend.scale(NAME, int(options["workers"])),

@@ -9,7 +9,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,9 @@ from .errors import DependencyFailed, JobNotFound, NotEnoughResources, OffloadEr
 from .homecoming import bring_home
 from .ledger import newest, read_fields, read_record, request_stop
 from .link import Link, Opener, blocking, open_link
+from .links import Links
 from .models import (
     ClusterInfo,
-    ClusterSpec,
     Failure,
     FileInfo,
     JobOptions,
@@ -61,81 +61,22 @@ class Offloader:
     def __init__(self, config: RayOffload, opener: Opener = open_link) -> None:
         self.config = config
         self.backend = open_backend(config)
-        self.opener = opener
+        self.links = Links(self.backend, config, opener)
         self.courses: dict[str, Course] = {}
         self.closing = False  # this process ends, which cancels no job
-        self._links: dict[str, Link] = {}
-        self._stores: dict[str, Link] = {}  # where only the store was needed yet
-        self._connecting = asyncio.Lock()
         self._packing = asyncio.Lock()
 
     # ------------------------------------------------------------------ the cluster
 
-    async def connect(
-        self,
-        cluster: str = "",
-        profile: str = "",
-        on_change: Callable[[ClusterInfo], None] | None = None,
-        choices: Mapping[str, Any] | None = None,
-    ) -> Link:
-        """Give the open way to a cluster, which is made where there is none.
-
-        Raises
-        ------
-        UsageError
-            The cluster of that name has another profile, or other choices.
-        ClusterError, StoreError
-        """
-        spec = ClusterSpec(name=cluster or "default", profile=profile, choices=choices or {})
-        name = spec.name
-        async with self._connecting:
-            link = self._links.get(name)
-            # Of a cluster of another size, the back end knows what it is now.
-            same = link and not choices and profile in ("", link.info.profile)
-            if link and same and await link.answers():
-                return link
-            connection = await self.backend.ensure(spec, on_change)
-            opened = await self.opener(connection, self.config)
-            if link:
-                await link.aclose()
-            self._links[name] = opened
-            return opened
-
-    async def reach(self, cluster: str = "") -> Link:
-        """Give the open way to a store; its cluster is started only where the store is a part of it.
-
-        Raises
-        ------
-        ClusterError, StoreError
-        """
-        name = cluster or "default"
-        link = self._links.get(name)
-        if link is not None and link.info.kind == "kubernetes":
-            return link  # its store is there, whatever has become of the cluster
-        connection = await self.backend.find(name)
-        if connection is None or connection.info.address:
-            return await self.connect(name)
-        known = self._stores.get(name)
-        if known is None or not known.connection.leads_to(connection):
-            self._stores[name] = await self.opener(connection, self.config)
-            if known is not None:
-                await known.aclose()
-        return self._stores[name]
-
     async def down(self, cluster: str = "") -> None:
         """Take the cluster down; records and results stay in the store."""
         name = cluster or "default"
-        link = self._links.pop(name, None)
-        if link:
-            await link.aclose()
+        await self.links.close(name)
         await self.backend.delete(name)
 
     async def aclose(self) -> None:
         """Close all ways; clusters and jobs go on."""
-        for link in (*self._links.values(), *self._stores.values()):
-            await link.aclose()
-        self._links.clear()
-        self._stores.clear()
+        await self.links.aclose()
         await self.backend.aclose()
 
     # ------------------------------------------------------------------ one job, from its draft to its end
@@ -165,7 +106,7 @@ class Offloader:
 
     async def send_first(self, draft: Draft, on_progress: Callable[[int, int], None]) -> None:
         """Send the inputs' buffers ahead of everything else: they are still the notebook's own memory."""
-        link = await self.connect(draft.spec.options.cluster, draft.spec.options.profile)
+        link = await self.links.connect(draft.spec.options.cluster, draft.spec.options.profile)
         if draft.frozen is None:
             return
         total, done = draft.frozen.size, 0
@@ -203,7 +144,7 @@ class Offloader:
             course.tell("wait", reason=info.reason, detail=info.detail)
 
         async with course.step("cluster"):
-            link = await self.connect(options.cluster, options.profile, on_change)
+            link = await self.links.connect(options.cluster, options.profile, on_change)
         info = link.info
         course.tell("cluster", name=info.name, dashboard=info.dashboard, session=info.session)
         _check_resources(options.resources, info)
@@ -314,7 +255,7 @@ class Offloader:
 
     async def save(self, course: Course) -> None:
         """Write the record's state, for those who list jobs; a store that is away is no reason to fail."""
-        link = self._links.get(course.record.cluster or "default")
+        link = self.links.used(course.record.cluster)
         if link is None:
             return
         state = course.record.to_json()
@@ -332,7 +273,7 @@ class Offloader:
             saved = time.monotonic()
             while True:
                 await asyncio.sleep(WATCH_SECONDS)
-                link = self._links.get(course.record.cluster or "default")
+                link = self.links.used(course.record.cluster)
                 if link is None:
                     continue
                 with suppress(StoreError):
@@ -366,7 +307,7 @@ class Offloader:
         ------
         JobNotFound
         """
-        link = await self.reach()
+        link = await self.links.reach()
         fields = await read_fields(link, job_id)
         # Its log is read from the first line, and counted as it comes.
         course = Course(read_record(fields).replace(lines=0))
@@ -377,7 +318,7 @@ class Offloader:
     async def attach(self, course: Course) -> None:
         """Take in a job of any process from its first line, and follow it to its end."""
         ended = course.record.phase.ended
-        link = await (self.reach if ended else self.connect)(course.record.cluster)
+        link = await (self.links.reach if ended else self.links.connect)(course.record.cluster)
         if not ended:
             try:
                 await self._until_submitted(course, link)
@@ -408,7 +349,7 @@ class Offloader:
 
     async def records(self, limit: int = 20) -> list[JobRecord]:
         """Read the newest jobs of this owner, newest first."""
-        link = await self.reach()
+        link = await self.links.reach()
         return await newest(link, limit)
 
     async def cancel(self, course: Course) -> None:
@@ -416,12 +357,12 @@ class Offloader:
         record = course.record
         if record.phase.ended:
             return
-        link = await self.reach(record.cluster)
+        link = await self.links.reach(record.cluster)
         await request_stop(link, record)
 
     async def delete(self, job_id: str) -> None:
         """Forget a job that has ended: record, events, payloads."""
-        link = await self.reach()
+        link = await self.links.reach()
         await blocking(link.store.delete, job_id)
         self.courses.pop(job_id, None)
 
@@ -432,12 +373,12 @@ class Offloader:
         ------
         Expired, Forged, FormatMismatch, StoreUnreachable
         """
-        link = await self.reach(record.cluster)
+        link = await self.links.reach(record.cluster)
         return await blocking(link.store.fetch_payload, record.id, slot)
 
     async def settled(self, record: JobRecord) -> None:
         """Tell the store what has become of outputs and files; what has landed it need not keep long."""
-        link = await self.reach(record.cluster)
+        link = await self.links.reach(record.cluster)
         outputs, files = [v.to_json() for v in record.outputs], [f.to_json() for f in record.files]
         with suppress(StoreError):
             await blocking(link.store.write, record.id, "settled", {"outputs": outputs, "files": files})
@@ -446,12 +387,12 @@ class Offloader:
 
     async def blob(self, record: JobRecord, digest: str, size: int) -> bytes:
         """Give bytes that a program wrote, checked against their digest."""
-        link = await self.reach(record.cluster)
+        link = await self.links.reach(record.cluster)
         return bytes(await blocking(link.store.get_blob, digest, size))
 
     async def bring_home(self, record: JobRecord, package: str, folder: Path) -> tuple[FileInfo, ...]:
         """Write the files that came back into `folder`; see :func:`.homecoming.bring_home`."""
-        link = await self.reach(record.cluster)
+        link = await self.links.reach(record.cluster)
         with tempfile.TemporaryDirectory(prefix="rayoffload-") as place:
             came, sent = Path(place, "came.zip"), None
             await blocking(link.store.get_package, package, came)
@@ -462,7 +403,7 @@ class Offloader:
 
     async def rerun_draft(self, record: JobRecord, options: JobOptions) -> Draft:
         """Make a draft of the same job again: same source, same frozen inputs, same packages."""
-        link = await self.reach(record.cluster)
+        link = await self.links.reach(record.cluster)
         spec = record.spec.replace(
             id=new_id(record.spec.label), created=time.time(), options=options, inputs=record.inputs
         )

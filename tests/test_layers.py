@@ -32,7 +32,7 @@ LAYERS = [
     ["rayapi"],
     ["clusters"],
     ["link", "course", "homecoming"],
-    ["matching"],
+    ["matching", "links"],
     ["packing", "witness", "ledger"],
     ["submission", "drafting"],
     ["job", "server"],

@@ -92,7 +92,7 @@ async def test_jobs_are_read_and_forgotten_without_a_cluster(scene: Scene) -> No
 
 @pytest.mark.asyncio
 async def test_a_suspended_cluster_stays_suspended_and_what_ran_there_is_lost(scene: Scene) -> None:
-    await scene.offloader.connect()
+    await scene.offloader.links.connect()
     await scene.offloader.backend.suspend("default")
     silent = time.time() - 3600
     scene.job("old", phase="running", last_seen=silent, cluster="default")
@@ -110,27 +110,27 @@ async def test_a_suspended_cluster_stays_suspended_and_what_ran_there_is_lost(sc
 
 @pytest.mark.asyncio
 async def test_the_store_that_was_found_first_serves_until_the_cluster_is_needed(scene: Scene) -> None:
-    first = await scene.offloader.reach()
-    assert await scene.offloader.reach() is first and not first.info.address
-    link = await scene.offloader.connect()
-    assert link.info.address and await scene.offloader.reach() is link
+    first = await scene.offloader.links.reach()
+    assert await scene.offloader.links.reach() is first and not first.info.address
+    link = await scene.offloader.links.connect()
+    assert link.info.address and await scene.offloader.links.reach() is link
     spec = ClusterSpec(name="big")
     await scene.offloader.backend.ensure(spec)
-    assert (await scene.offloader.reach("big")).info.address
+    assert (await scene.offloader.links.reach("big")).info.address
 
 
 @pytest.mark.asyncio
 async def test_an_open_way_is_not_taken_for_one_to_a_cluster_of_another_size() -> None:
     parts = Parts()
     offloader = parts.make_service().offloader
-    link = await offloader.connect("big", "large", choices={"workers": "2"})
+    link = await offloader.links.connect("big", "large", choices={"workers": "2"})
     assert (link.info.profile, link.info.choices["workers"]) == ("large", 2)
     for profile in ("", "large"):  # it is known, and nobody has to be asked
-        assert await offloader.connect("big", profile) is link
+        assert await offloader.links.connect("big", profile) is link
     assert parts.backend.calls == ["ensure big"]
     with pytest.raises(UsageError, match="cluster 'big' is of profile large, not of profile small"):
-        await offloader.connect("big", "small")
+        await offloader.links.connect("big", "small")
     with pytest.raises(UsageError, match="has workers=2, not workers=3"):
-        await offloader.connect("big", "large", choices={"workers": 3})
-    assert await offloader.connect("big") is link
+        await offloader.links.connect("big", "large", choices={"workers": 3})
+    assert await offloader.links.connect("big") is link
     await offloader.aclose()

@@ -62,8 +62,6 @@ class Service:
         self.offloader = offloader
         self.backend = offloader.backend
         self.config: RayOffload = offloader.config
-        self._links: dict[str, Link] = {}
-        self._opening = asyncio.Lock()
         self._work: dict[str, asyncio.Task[Any]] = {}  # by cluster: what was asked for and is not done yet
         self._faults: dict[str, OffloadError] = {}  # by cluster: why that failed
         self._told: dict[str, ClusterInfo] = {}  # by cluster: how far it has come, while it is on its way
@@ -77,9 +75,6 @@ class Service:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for link in self._links.values():
-            await link.aclose()
-        self._links.clear()
         for direct in self._direct.values():
             await direct.aclose()
         await self.offloader.aclose()
@@ -93,20 +88,13 @@ class Service:
             The store is a part of a cluster that does not run, and none is started.
         StoreError
         """
-        connection = await self.backend.find(name)
-        if connection is None:
+        link = await self.offloader.links.find(name)
+        if link is None:
             raise ClusterNotRunning(
                 f"cluster {name} does not run, and its store with it",
                 "Start it; what was stored is still there",
             )
-        async with self._opening:
-            known = self._links.get(name)
-            if known is not None and known.connection.leads_to(connection):
-                return known
-            self._links[name] = opened = await self.offloader.opener(connection, self.config)
-            if known is not None:
-                await known.aclose()
-            return opened
+        return link
 
     # ------------------------------------------------------------------ clusters
 
@@ -179,8 +167,6 @@ class Service:
             )
         if (begun := self._work.pop(name, None)) is not None:
             begun.cancel()
-        if (link := self._links.pop(name, None)) is not None:
-            await link.aclose()
         self._begin(name, self.offloader.down(name))
         return await self._settled(name, PATIENT_SECONDS)
 

@@ -75,6 +75,7 @@ class Course:
         self.end: Mapping[str, Any] = {}  # the runner's last word
         self.read = "0"  # of its stream, the last entry that was taken in
         self.ended = asyncio.Event()
+        self.ended_here: float | None = None  # when this process learnt of it: clocks of others may differ
         self._observers: list[Callable[[JobRecord, Event], None]] = []
         if record.phase.ended:
             self.ended.set()
@@ -91,6 +92,7 @@ class Course:
         self.record = advance(self.record, event)
         # A failed attempt is not the end where another one follows, unless this side cannot go on.
         if self.record.phase.ended and (type_ == "failed" or not self.retries_left):
+            self.ended_here = self.ended_here or time.time()
             self.ended.set()
         for observer in list(self._observers):
             observer(self.record, event)

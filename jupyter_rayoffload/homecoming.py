@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
 from .models import FileInfo
@@ -15,7 +16,7 @@ __all__ = ["bring_home"]
 
 
 def bring_home(
-    came: Path, sent: Path | None, folder: Path, files: Sequence[FileInfo]
+    came: Path, sent: Sequence[Path], folder: Path, files: Sequence[FileInfo]
 ) -> tuple[FileInfo, ...]:
     """Write the files of a job into the folder that its workspace came from.
 
@@ -23,8 +24,9 @@ def bring_home(
     ----------
     came : Path
         Zip of the files that came back.
-    sent : Path, optional
-        Zip of the workspace as it was sent; None where none was.
+    sent : sequence of Path
+        Zips of the workspace as it was sent, and of what was laid over it: what one of them has was not
+        changed here.
     folder : Path
     files : sequence of FileInfo
         All that the job made or changed, empty folders with a slash behind; those in state ``fetched`` are in
@@ -35,16 +37,12 @@ def bring_home(
     tuple of FileInfo
         The same, with what has become of each.
     """
-    with zipfile.ZipFile(came) as new:
-        old = zipfile.ZipFile(sent) if sent is not None and sent.exists() else None
-        try:
-            return tuple(_bring(f, new, old, folder) if f.state == "fetched" else f for f in files)
-        finally:
-            if old is not None:
-                old.close()
+    with ExitStack() as stack:
+        new, *old = (stack.enter_context(zipfile.ZipFile(path)) for path in (came, *sent))
+        return tuple(_bring(f, new, old, folder) if f.state == "fetched" else f for f in files)
 
 
-def _bring(file: FileInfo, new: zipfile.ZipFile, old: zipfile.ZipFile | None, folder: Path) -> FileInfo:
+def _bring(file: FileInfo, new: zipfile.ZipFile, old: Sequence[zipfile.ZipFile], folder: Path) -> FileInfo:
     path = PurePosixPath(file.path)
     target = folder / path
     if path.is_absolute() or ".." in path.parts or not _inside(target, folder):
@@ -54,7 +52,7 @@ def _bring(file: FileInfo, new: zipfile.ZipFile, old: zipfile.ZipFile | None, fo
     if os.path.lexists(target):
         if _same(target, new, file.path):
             return file
-        if old is None or not _same(target, old, file.path):
+        if not any(_same(target, each, file.path) for each in old):
             return file.replace(state="kept here", reason="it was changed here meanwhile")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ from .models import (
     FileInfo,
     JobOptions,
     JobRecord,
+    JobSpec,
     Phase,
     Resources,
     ValueState,
@@ -44,6 +45,8 @@ __all__ = ["Offloader"]
 
 #: A job that waits in this process is written again this often, so that others see that it is alive, seconds.
 KEEPALIVE_SECONDS = 10.0
+#: Files of a job that ended so long before a cell was run have come home, or were changed there, seconds.
+LATE_SECONDS = 5.0
 #: Between two looks at a job that another process has yet to submit, or at what others want of ours, seconds.
 WATCH_SECONDS = 0.5
 
@@ -136,6 +139,7 @@ class Offloader:
         with self._kept_alive(course):
             await self._send(draft, packed, course, link)
             await self._await_upstream(course)
+            await self._lay_over(course, link)
             await self._submit(course, link)
         return link
 
@@ -225,6 +229,28 @@ class Offloader:
             for v in course.record.inputs
         ]
         course.tell("inputs", inputs=[v.to_json() for v in there])
+
+    async def _lay_over(self, course: Course, link: Link) -> None:
+        """Note the files that came too late for the workspace; a rerun has them noted already."""
+        spec = course.record.spec
+        late = self._late_files(spec, spec.created - LATE_SECONDS)
+        if late and not spec.overlays:
+            spec = spec.replace(overlays=tuple(late))
+            course.record = course.record.replace(spec=spec)
+            await blocking(link.store.write, spec.id, "spec", spec.to_json())
+
+    def _late_files(self, spec: JobSpec, since: float) -> dict[str, None]:
+        """Give the packages of all that the chain has made `since` then, the oldest first."""
+        found: dict[str, None] = {}
+        ids = {place.partition("#")[0] for place in spec.after.values()}
+        upstream = [self.courses[job_id] for job_id in ids & self.courses.keys()]
+        for course in sorted(upstream, key=lambda course: course.record.spec.created):
+            if course.ended_here is None or course.ended_here < since:
+                continue
+            found |= self._late_files(course.record.spec, since)
+            if package := course.end.get("files_package"):
+                found[package] = None
+        return found
 
     async def _submit(self, course: Course, link: Link) -> None:
         spec, attempt = course.record.spec, course.record.attempt + 1
@@ -394,11 +420,11 @@ class Offloader:
         """Write the files that came back into `folder`; see :func:`.homecoming.bring_home`."""
         link = await self.links.reach(record.cluster)
         with tempfile.TemporaryDirectory(prefix="rayoffload-") as place:
-            came, sent = Path(place, "came.zip"), None
+            came, sent = Path(place, "came.zip"), []
             await blocking(link.store.get_package, package, came)
-            if record.spec.package:
-                sent = Path(place, "sent.zip")
-                await blocking(link.store.get_package, record.spec.package, sent)
+            for number, name in enumerate(filter(None, (record.spec.package, *record.spec.overlays))):
+                sent.append(Path(place, f"sent{number}.zip"))
+                await blocking(link.store.get_package, name, sent[-1])
             return await asyncio.to_thread(bring_home, came, sent, folder, record.files)
 
     async def rerun_draft(self, record: JobRecord, options: JobOptions) -> Draft:

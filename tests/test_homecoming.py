@@ -27,7 +27,7 @@ def world(tmp_path):
                 for name, text in content.items():
                     archive.writestr(name, text)
         files = [FileInfo(name, len(text), "fetched") for name, text in came.items()]
-        return folder, bring_home(zips[1], zips[0], folder, files)
+        return folder, bring_home(zips[1], zips[:1], folder, files)
 
     return make
 
@@ -96,5 +96,25 @@ def test_the_mode_comes_along(tmp_path):
         info = zipfile.ZipInfo("run.sh")
         info.external_attr = 0o100755 << 16
         archive.writestr(info, "#!/bin/sh")
-    bring_home(came, None, tmp_path, [FileInfo("run.sh", 9, "fetched")])
+    bring_home(came, [], tmp_path, [FileInfo("run.sh", 9, "fetched")])
     assert os.access(tmp_path / "run.sh", os.X_OK)
+
+
+def test_what_was_laid_over_the_workspace_was_not_changed_here(tmp_path):
+    """A job that waited for another one changes that one's file, which has come home meanwhile."""
+    zips = []
+    for text in ("as sent", "by the first job", "by the second job"):
+        zips.append(tmp_path / f"{len(zips)}.zip")
+        with zipfile.ZipFile(zips[-1], "w") as archive:
+            archive.writestr("a.txt", text)
+    folder = tmp_path / "notebook"
+    folder.mkdir()
+    for here, after in [
+        ("as sent", "by the second job"),
+        ("by the first job", "by the second job"),
+        ("mine", "mine"),
+    ]:
+        (folder / "a.txt").write_text(here)
+        (file,) = bring_home(zips[2], zips[:2], folder, [FileInfo("a.txt", 17, "fetched")])
+        assert (folder / "a.txt").read_text() == after
+        assert file.state == ("kept here" if here == "mine" else "fetched")

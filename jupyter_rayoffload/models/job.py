@@ -251,6 +251,9 @@ class JobSpec(Model):
         Digests of the workspace package and of the runner's own package.
     modules : tuple of str
         Digests of further packages (local modules outside the workspace).
+    overlays : tuple of str
+        Digests of packages that are laid over the workspace, in this order: what the jobs made that this one
+        waited for, and that had not come home when its cell was run.
     left_behind : tuple of str
         Files that stay because they may hold secrets.
     notes : tuple of str
@@ -280,6 +283,7 @@ class JobSpec(Model):
     package: str = ""
     bundle: str = ""
     modules: tuple[str, ...] = ()
+    overlays: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

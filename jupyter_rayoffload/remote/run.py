@@ -124,6 +124,8 @@ class CellProcess:
         work = Folder(_made(self._home / "work"))
         if self._spec.get("package"):
             self._unpack(self._spec["package"], work)
+        for name in self._spec.get("overlays") or ():
+            self._unpack(name, work)
         modules = []
         for number, name in enumerate(self._spec.get("modules") or ()):
             module = Folder(_made(self._home / f"modules{number}"))

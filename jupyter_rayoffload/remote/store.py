@@ -339,7 +339,8 @@ class Store(Records):
     def _retime_packages(
         self, spec: Mapping[str, Any], lifetime: float, rule: Literal["extend", "shorten"]
     ) -> None:
-        names = [spec.get("package"), spec.get("bundle"), *(spec.get("modules") or ())]
+        several = [*(spec.get("modules") or ()), *(spec.get("overlays") or ())]
+        names = [spec.get("package"), spec.get("bundle"), *several]
         wanted = [name for name in names if name]
         refs = [ref for ref in map(self._package, wanted) if ref]
         self._blobs.retime([[f"pkg:{name}" for name in wanted]], lifetime, rule)

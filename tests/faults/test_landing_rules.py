@@ -89,6 +89,18 @@ def test_a_chained_job_takes_the_value_from_the_store(kernel: Notebook) -> None:
     ) == str(("succeeded", True))
 
 
+def test_a_chained_job_finds_the_files_of_those_before_it(kernel: Notebook) -> None:
+    _job(kernel, "cf_one", "import time\ntime.sleep(3)\nopen('cf.txt', 'w').write('one')\ncf_first = 1")
+    second = "cf_second = open('cf.txt').read() + str(cf_first)\nopen('cf.txt', 'w').write('two')"
+    _job(kernel, "cf_two", second)
+    _job(kernel, "cf_three", "cf_third = open('cf.txt').read() + cf_second")
+    assert kernel.value("cf_one.done()") == "False"
+    assert kernel.sit("cf_third").check().value == "'twoone1'"
+    assert kernel.value("open('cf.txt').read()") == "two", "the last one that wrote it"
+    again = kernel.sit("cf_again = cf_three.rerun()\ncf_again.wait()\ncf_again.outputs['cf_third']").check()
+    assert again.value == "'twoone1'", "a rerun starts from the same files"
+
+
 def test_a_chained_job_is_found_through_a_function_that_reads_a_name_nobody_has_bound_yet(
     kernel: Notebook,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -427,15 +428,30 @@ def test_the_cell_has_a_folder_of_its_own(driver: Driver):
     assert run.end["files"][0]["path"] == "left.txt"
 
 
-def test_the_workspace_its_modules_and_its_files(driver: Driver, tmp_path):
-    def put(name: str, files: dict[str, str]) -> str:
-        path = tmp_path / f"{name}.zip"
-        with zipfile.ZipFile(path, "w") as archive:
-            for file, text in files.items():
-                archive.writestr(file, text)
-        driver.store.put_package(name, path)
-        return name
+def put_package(driver: Driver, folder: Path, name: str, files: dict[str, str]) -> str:
+    path = folder / f"{name}.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in files.items():
+            archive.writestr(file, text)
+    driver.store.put_package(name, path)
+    return name
 
+
+def test_what_earlier_jobs_made_lies_over_the_workspace(driver: Driver, tmp_path):
+    put = functools.partial(put_package, driver, tmp_path)
+    run = driver.run(
+        "import pathlib\n"
+        "pathlib.Path('mine.txt').write_text('mine')\n"
+        "[pathlib.Path(name).read_text() for name in ('a.txt', 'out/b.txt', 'c.txt')]",
+        package=put("workspace", {"a.txt": "old", "c.txt": "as it was"}),
+        overlays=[put("first", {"a.txt": "first", "out/b.txt": "first"}), put("second", {"a.txt": "second"})],
+    )
+    assert run.result == ["second", "first", "as it was"], run.log
+    assert [f["path"] for f in run.end["files"]] == ["mine.txt"], "what others made is not this job's work"
+
+
+def test_the_workspace_its_modules_and_its_files(driver: Driver, tmp_path):
+    put = functools.partial(put_package, driver, tmp_path)
     package = put("workspace", {"helper.py": "value = 1", "data/in.csv": "1,2", "old.txt": "old"})
     module = put("elsewhere", {"lib/__init__.py": "other = 2"})
     run = driver.run(

@@ -57,7 +57,15 @@ def _refuse_while_running(session: Session, verb: str, name: str, words: list[st
     """Refuse a verb that would end jobs, unless somebody has said that it may."""
     if words not in ([], ["--force"]):
         raise UsageError(f"%ray cluster {verb}: expected nothing or --force, not {' '.join(words)!r}")
-    running = [] if words else session.call(_running(session.offloader, name))
+    if words:
+        return
+    try:
+        running = session.call(_running(session.offloader, name))
+    except OffloadError as error:
+        raise UsageError(
+            f"%ray cluster {verb} may end jobs, and nobody knows which: {error.message}",
+            f"Wait until they can be asked for, or say %ray cluster {verb} --force",
+        ) from error
     if running:
         raise UsageError(
             f"%ray cluster {verb} would end {len(running)} running job{'s' * (len(running) > 1)}: "
@@ -67,14 +75,17 @@ def _refuse_while_running(session: Session, verb: str, name: str, words: list[st
 
 
 async def _running(offloader: Offloader, name: str = NAME) -> list[str]:
-    """Give the ids of the jobs that would be lost; a cluster that is not up has none, and is not started."""
+    """Give the ids of the jobs that would be lost; a cluster that is not up has none, and is not started.
+
+    Raises
+    ------
+    StoreError, ClusterError
+        Nobody can tell.
+    """
     info = await offloader.backend.get(name)
     if not info.address:
         return []
-    try:
-        records = await offloader.records(100)
-    except OffloadError:
-        return []
+    records = await offloader.records(100)
     return [r.id for r in records if not r.phase.ended and (r.cluster or NAME) == name]
 
 

@@ -26,7 +26,7 @@ class Following:
     """What :func:`attach` needs of an offloader, and a reader that is slower than the probe."""
 
     def __init__(self, store: Any) -> None:
-        self.store = store
+        self.store, self.links = store, self
         self.course = Course(JobRecord(JobSpec(id="fit-1"), phase=Phase.RUNNING, attempt=1))
 
     async def connect(self, cluster: str = "") -> Any:
@@ -166,7 +166,7 @@ def test_a_cluster_is_started_as_it_is_chosen(of_a_site: Session, monkeypatch: p
     async def get(name: str) -> ClusterInfo:
         return ClusterInfo(name, profile="large")
 
-    monkeypatch.setattr(of_a_site.offloader, "connect", connect)
+    monkeypatch.setattr(of_a_site.offloader.links, "connect", connect)
     monkeypatch.setattr(of_a_site.offloader.backend, "get", get)
     assert api.start_cluster("big", "large", workers=1).profile == "large"
     assert asked == [("big", "large", {"workers": 1})]

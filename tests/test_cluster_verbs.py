@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from jupyter_rayoffload.cluster_verbs import CLUSTER_VERBS, Controls
-from jupyter_rayoffload.errors import ClusterStartFailed, UsageError
+from jupyter_rayoffload.errors import ClusterStartFailed, StoreUnreachable, UsageError
 from jupyter_rayoffload.models import ClusterInfo, ClusterPhase, JobRecord, JobSpec, Phase
 from jupyter_rayoffload.panel import ClusterPanel
 
@@ -20,12 +20,14 @@ class FakeOffloader:
 
     def __init__(self, info=RUNNING, jobs=()):
         self.info, self.jobs, self.done, self.gate = info, jobs, [], asyncio.Event()
-        self.backend = self
+        self.backend = self.links = self
 
     async def get(self, name):
         return self.info
 
     async def records(self, limit):
+        if self.jobs is None:
+            raise StoreUnreachable("the store does not answer", "Look at it")
         return [JobRecord(JobSpec(id=i), phase) for i, phase in self.jobs]
 
     async def connect(self, cluster, profile="", choices=None):
@@ -96,13 +98,14 @@ async def test_what_is_not_ours_to_expect_is_said_too(panel):
         ([], "No job runs on it"),
         ([("a", Phase.RUNNING), ("b", Phase.SUCCEEDED)], "1 running job will be lost: `a`"),
         ([(f"j{n}", Phase.PENDING) for n in range(7)], "7 running jobs will be lost: `j0`"),
+        (None, "Nobody knows which jobs run on it: the store does not answer"),
     ],
 )
 @pytest.mark.asyncio
 async def test_the_question_names_what_is_lost(panel, jobs, said):
     await Controls(FakeOffloader(jobs=jobs), panel).do("ask", {"verb": "delete", "id": 4})
     assert panel.view["asked"]["id"] == 4 and panel.view["asked"]["text"].startswith(said)
-    assert panel.view["asked"]["text"].endswith("and 2 more") == (len(jobs) == 7)
+    assert panel.view["asked"]["text"].endswith("and 2 more") == (len(jobs or ()) == 7)
 
 
 class FakeSession:
@@ -122,3 +125,13 @@ def test_verbs_that_end_jobs_refuse_while_jobs_run(verb, capsys):
     CLUSTER_VERBS[verb](FakeSession(offloader), ["--force"])
     assert offloader.done == [("delete" if verb == "down" else "suspend",)]
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["down", "suspend"])
+def test_verbs_that_end_jobs_refuse_where_nobody_knows_them(verb):
+    offloader = FakeOffloader(jobs=None)
+    with pytest.raises(UsageError, match="nobody knows which: the store does not answer") as refused:
+        CLUSTER_VERBS[verb](FakeSession(offloader), [])
+    assert f"%ray cluster {verb} --force" in refused.value.hint and offloader.done == []
+    CLUSTER_VERBS[verb](FakeSession(offloader), ["--force"])
+    assert offloader.done

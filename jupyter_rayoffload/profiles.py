@@ -18,6 +18,7 @@ __all__ = [
     "Profile",
     "allowed",
     "apply",
+    "check_caps",
     "check_same",
     "choice_text",
     "chosen",
@@ -115,16 +116,33 @@ def apply(profile: Profile, choices: Mapping[str, Any] | None = None) -> Cluster
         check_groups(spec)
     except ValueError as problem:
         raise UsageError(f"profile {profile.name}: {problem}", "Choose another number") from None
+    said = ", ".join(choice_text(field, values[field.name]) for field in profile.fields)
+    check_caps(profile, {name: _total(spec, name) for name in profile.caps}, said)
+    return spec.replace(profile=profile.name, choices=values)
+
+
+def check_caps(profile: Profile, total: Mapping[str, float], said: str = "") -> None:
+    """Refuse a cluster that is larger than its profile allows.
+
+    Parameters
+    ----------
+    profile : Profile
+    total : Mapping
+        What all of it has, by the names of `CAPS`.
+    said : str
+        What makes it so large, in words.
+
+    Raises
+    ------
+    UsageError
+    """
     for name, cap in profile.caps.items():
-        total = _total(spec, name)
-        if total > cap:
-            said = ", ".join(choice_text(field, values[field.name]) for field in profile.fields)
+        if total[name] > cap:
             raise UsageError(
-                f"profile {profile.name} may have {_cap(name, cap)} in all, and this is {_cap(name, total)}"
-                + (f": {said}" if said else ""),
+                f"profile {profile.name} may have {_cap(name, cap)} in all, and this is "
+                f"{_cap(name, total[name])}" + (f": {said}" if said else ""),
                 "Choose fewer workers, or less for each",
             )
-    return spec.replace(profile=profile.name, choices=values)
 
 
 def scaled(profile: Profile, choices: Mapping[str, Any], group: str, workers: int) -> dict[str, Any]:

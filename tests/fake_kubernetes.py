@@ -228,7 +228,8 @@ class FakeKubernetes:
             **there["metadata"].get("annotations", {}),
             **body.get("metadata", {}).get("annotations", {}),
         }
-        metadata = {**there["metadata"], "annotations": notes}
+        kept = {key: note for key, note in notes.items() if note is not None}
+        metadata = {**there["metadata"], "annotations": kept}
         changed = {**there, "metadata": metadata, "spec": {**there["spec"], **body["spec"]}}
         return web.json_response(self.operate(self.put(plural, changed)))
 

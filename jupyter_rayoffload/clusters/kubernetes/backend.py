@@ -20,8 +20,8 @@ from ...errors import (
     ClusterUnreachable,
     UsageError,
 )
-from ...models import ClusterInfo, ClusterPhase, ClusterSpec, Profile
-from ...profiles import apply, pick, scaled
+from ...models import ClusterInfo, ClusterPhase, ClusterSpec, Profile, WorkerGroup
+from ...profiles import apply, check_caps, pick, scaled
 from .. import owner
 from ..address import configured_store, configured_token
 from ..checks import look
@@ -35,9 +35,11 @@ from .manifest import (
     CONNECTION_FILE,
     has_store,
     labels_of,
+    limits_of,
     made_from,
     object_name,
     ray_cluster,
+    worker_group,
 )
 from .observer import Observer, Seen, look_once, seen_of
 from .outside import Outside, is_outside
@@ -53,6 +55,8 @@ __all__ = ["KubernetesBackend", "Reach", "in_cluster", "no_rights"]
 
 #: Gives the address of Ray's Jobs API from a RayCluster.
 Reach = Callable[[Mapping[str, Any]], str]
+#: Worker groups of a RayCluster, and the choices that it says it was made with.
+_Groups = tuple[list[dict[str, Any]], dict[str, Any]]
 #: How long a deletion may take, seconds: pods have 30 to end.
 DELETE_TIMEOUT = 100.0
 #: Key of Ray's token in KubeRay's Secret.
@@ -203,12 +207,71 @@ class KubernetesBackend:
         """
         if workers < 0:
             raise UsageError(f"{workers} workers cannot be", "It is a number from 0 on")
+        return await self._change_groups(
+            name,
+            lambda cluster: (
+                _scaled(cluster, name, group, workers),
+                self._scaled_choices(cluster, group, workers),
+            ),
+        )
+
+    async def add_group(self, name: str, group: WorkerGroup) -> ClusterInfo:
+        """Give a cluster that is there another worker group, of the image and with the volumes that it has.
+
+        Raises
+        ------
+        UsageError
+            There is no such cluster, it has such a group already, the group cannot be, or the profile of the
+            cluster does not allow so much.
+        """
+
+        def added(cluster: Mapping[str, Any]) -> _Groups:
+            there = list(cluster["spec"].get("workerGroupSpecs", ()))
+            if group.name in (entry["groupName"] for entry in there):
+                raise UsageError(
+                    f"cluster {name!r} has a worker group {group.name!r} already",
+                    "Scale that one, or give this one another name",
+                )
+            profile, choices = made_from(cluster)
+            declared = {known.name for known in self.config.cluster_profiles()}
+            asked = ClusterSpec(name, profile) if profile in declared else ClusterSpec(name)
+            made = worker_group(cluster, self._whole(asked)[1], self.config.owner, group)
+            return [*there, made], choices
+
+        return await self._change_groups(name, added)
+
+    async def remove_group(self, name: str, group: str) -> ClusterInfo:
+        """Take a worker group from a cluster; what runs on its workers ends with them.
+
+        Raises
+        ------
+        UsageError
+            There is no such cluster or group, or no cell could run without it.
+        """
+
+        def removed(cluster: Mapping[str, Any]) -> _Groups:
+            left = _without(cluster, name, group)
+            profile, choices = made_from(cluster)
+            gone = [
+                field.name
+                for known in self.config.cluster_profiles()
+                if known.name == profile
+                for field in known.fields
+                if field.path.startswith(f"groups.{group}.")
+            ]
+            return left, {key: value for key, value in choices.items() if key not in gone}
+
+        return await self._change_groups(name, removed)
+
+    async def _change_groups(self, name: str, change: Callable[[Mapping[str, Any]], _Groups]) -> ClusterInfo:
+        """Change the worker groups of a cluster, and what it says that it was made from."""
         for _ in range(5):  # KubeRay writes into the object too
             cluster = await self._there(name)
-            groups = _scaled(cluster, name, group, workers)
+            groups, choices = change(cluster)
+            self._check_caps({**cluster, "spec": {**cluster["spec"], "workerGroupSpecs": groups}}, cluster)
             metadata = {
                 "resourceVersion": cluster["metadata"]["resourceVersion"],
-                "annotations": self._scaled_choices(cluster, group, workers),
+                "annotations": {ANNOTATION_CHOICES: json.dumps(choices) if choices else None},
             }
             body = {"metadata": metadata, "spec": {"workerGroupSpecs": groups}}
             try:
@@ -218,14 +281,23 @@ class KubernetesBackend:
             return await self.get(name)
         raise ClusterError(f"cluster {name!r} changes all the time", "Try again in a moment")
 
-    def _scaled_choices(self, cluster: Mapping[str, Any], group: str, workers: int) -> dict[str, str]:
-        """Give what the object says of itself with another number of workers, if its profile allows that."""
+    def _check_caps(self, changed: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+        """Refuse what makes a cluster larger than its profile allows; one that shrinks is never refused."""
+        profile, _ = made_from(changed)
+        total, had = limits_of(changed), limits_of(before)
+        grown = {name: amount if amount > had[name] else 0 for name, amount in total.items()}
+        for known in self.config.cluster_profiles():
+            if known.name == profile:
+                check_caps(known, grown)
+
+    def _scaled_choices(self, cluster: Mapping[str, Any], group: str, workers: int) -> dict[str, Any]:
+        """Give the choices of a cluster with another number of workers, if its profile allows that."""
         name, choices = made_from(cluster)
         group = group or cluster["spec"]["workerGroupSpecs"][0]["groupName"]
         for profile in self.config.cluster_profiles():
             if profile.name == name:
                 choices = scaled(profile, choices, group, workers)
-        return {ANNOTATION_CHOICES: json.dumps(choices)} if choices else {}
+        return choices
 
     async def suspend(self, name: str) -> ClusterInfo:
         """End all pods of the cluster, and keep its object."""
@@ -489,3 +561,21 @@ def _scaled(cluster: Mapping[str, Any], name: str, group: str, workers: int) -> 
         if known
         else "Give it groups in kubernetes_cluster, then %ray cluster down and up",
     )
+
+
+def _without(cluster: Mapping[str, Any], name: str, group: str) -> list[dict[str, Any]]:
+    """Give the worker groups of a cluster, less one of them."""
+    spec = cluster["spec"]
+    groups = list(spec.get("workerGroupSpecs", ()))
+    left = [entry for entry in groups if entry["groupName"] != group]
+    if len(left) == len(groups):
+        known = ", ".join(entry["groupName"] for entry in groups)
+        raise UsageError(
+            f"cluster {name!r} has no worker group {group!r}", f"It has: {known}" if known else "It has none"
+        )
+    if not left and spec["headGroupSpec"].get("rayStartParams", {}).get("num-cpus") == "0":
+        raise UsageError(
+            f"{group!r} is the last worker group of cluster {name!r}, and its head runs no cells",
+            "Scale it to 0 workers, or add another group first",
+        )
+    return left

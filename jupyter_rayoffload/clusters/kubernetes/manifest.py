@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import UsageError
 from ...models import ClusterSpec, PodSpec, Volume, WorkerGroup
+from .pods import quantity
 
 __all__ = [
     "ANNOTATION_CHOICES",
@@ -25,10 +26,12 @@ __all__ = [
     "LABEL_OWNER",
     "has_store",
     "labels_of",
+    "limits_of",
     "made_from",
     "object_name",
     "overlaid",
     "ray_cluster",
+    "worker_group",
 ]
 
 LABEL_OWNER = "rayoffload/owner"
@@ -134,6 +137,47 @@ def ray_cluster(spec: ClusterSpec, owner: str, namespace: str) -> dict[str, Any]
     for group in whole["spec"].get("workerGroupSpecs", []):
         group.setdefault("rayStartParams", {})
     return dict(overlaid(whole, spec.overlay))
+
+
+def worker_group(
+    cluster: Mapping[str, Any], spec: ClusterSpec, owner: str, group: WorkerGroup
+) -> dict[str, Any]:
+    """Give the entry of one more worker group for a RayCluster that is there.
+
+    Parameters
+    ----------
+    cluster : Mapping
+        The RayCluster: image and Ray are what it has, whatever the settings say by now.
+    spec : ClusterSpec
+        What it was made from: volumes, Secrets, the overlay.
+    owner : str
+    group : WorkerGroup
+
+    Raises
+    ------
+    UsageError
+        It cannot be: it says what.
+    """
+    head = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    spec = spec.replace(image=head["image"], ray=cluster["spec"].get("rayVersion", ""), groups=(group,))
+    made = ray_cluster(spec, owner, cluster["metadata"]["namespace"])
+    return next(dict(g) for g in made["spec"]["workerGroupSpecs"] if g["groupName"] == group.name)
+
+
+def limits_of(cluster: Mapping[str, Any]) -> dict[str, float]:
+    """Give what all pods of a RayCluster may use together: ``cpus``, ``memory`` (bytes) and ``gpus``."""
+    spec = cluster["spec"]
+    number = "maxReplicas" if spec.get("enableInTreeAutoscaling") else "replicas"
+    pods = [(1, spec["headGroupSpec"]), *((g.get(number) or 0, g) for g in spec.get("workerGroupSpecs", ()))]
+    total = {"cpus": 0.0, "memory": 0.0, "gpus": 0.0}
+    for count, group in pods:
+        for container in group["template"]["spec"]["containers"]:
+            for resource, amount in (container.get("resources", {}).get("limits") or {}).items():
+                # What a device plugin offers has a domain in its name.
+                name = {"cpu": "cpus", "memory": "memory"}.get(resource, "gpus" if "/" in resource else "")
+                if name:
+                    total[name] += count * (group.get("numOfHosts") or 1) * quantity(str(amount))
+    return total
 
 
 def made_from(cluster: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -34,7 +34,7 @@ from jupyter_rayoffload.errors import (
     OffloadError,
     UsageError,
 )
-from jupyter_rayoffload.models import ClusterInfo, ClusterPhase, ClusterSpec
+from jupyter_rayoffload.models import ClusterInfo, ClusterPhase, ClusterSpec, PodSpec, WorkerGroup
 from jupyter_rayoffload.remote.store import StoreAddress
 from tests.fake_dashboard import Dashboard, served
 from tests.fake_kubernetes import ACCOUNT_TOKEN, RAY_TOKEN, FakeKubernetes, forbidden, leaving, status
@@ -571,6 +571,77 @@ async def test_scaling_keeps_what_somebody_else_has_changed_meanwhile(ground: Gr
     await backend.scale("default", 4)
     assert ground.server.requests.count("PATCH rayclusters") == 2
     assert ground.server.cluster()["spec"]["workerGroupSpecs"][0]["replicas"] == 4
+
+
+def group_names(ground: Ground) -> list[str]:
+    return [group["groupName"] for group in ground.server.cluster()["spec"]["workerGroupSpecs"]]
+
+
+@pytest.mark.asyncio
+async def test_worker_groups_come_and_go(ground: Ground) -> None:
+    more = {"volumes": [{"name": "home", "path": "/home/ray", "claim": "home"}]}
+    await ground.backend(kubernetes_cluster={"groups": [{"name": "small"}], **more}).ensure(SPEC)
+    image = ground.server.cluster()["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["image"]
+    # The image is the cluster's, whatever the settings say by now; volumes are the settings' own.
+    backend = ground.backend(image="another:1", ray_version="2.60.0", kubernetes_cluster=more)
+    large = WorkerGroup("large", PodSpec(cpus=8, memory=1 << 30, gpus=1), replicas=2)
+    assert (await backend.add_group("default", large)).workers is None, "no one number says it"
+    [small, made] = ground.server.cluster()["spec"]["workerGroupSpecs"]
+    assert (made["groupName"], made["replicas"], made["maxReplicas"]) == ("large", 2, 2)
+    [container] = made["template"]["spec"]["containers"]
+    assert container["image"] == image
+    assert container["resources"]["limits"] == {
+        "cpu": "8000m",
+        "memory": str(1 << 30),
+        "nvidia.com/gpu": "1",
+    }
+    volumes = [group["template"]["spec"]["volumes"] for group in (small, made)]
+    assert volumes[0] == volumes[1]
+    for wrong, said in (
+        (large, "has a worker group 'large' already"),
+        (WorkerGroup("Too Large"), "'Too Large' is no name for a worker group"),
+        (WorkerGroup("more", replicas=3, maximum=2), "cannot have 3 workers: it goes from 0 to 2"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            await backend.add_group("default", wrong)
+    await backend.remove_group("default", "small")
+    assert group_names(ground) == ["large"]
+    with pytest.raises(UsageError, match=r"no worker group 'small'.*It has: large"):
+        await backend.remove_group("default", "small")
+    with pytest.raises(UsageError, match=r"'large' is the last worker group.*Scale it to 0"):
+        await backend.remove_group("default", "large")
+    assert group_names(ground) == ["large"]
+    for refused in (backend.add_group("other", large), backend.remove_group("other", "large")):
+        with pytest.raises(UsageError, match="there is no cluster 'other'"):
+            await refused
+
+
+@pytest.mark.asyncio
+async def test_a_group_that_was_added_to_a_head_alone_can_be_removed(ground: Ground) -> None:
+    backend = ground.backend(kubernetes_cluster={"groups": []})
+    await backend.ensure(SPEC)
+    await backend.add_group("default", WorkerGroup("extra"))
+    assert group_names(ground) == ["extra"]
+    await backend.remove_group("default", "extra")
+    assert group_names(ground) == []
+
+
+@pytest.mark.asyncio
+async def test_worker_groups_stay_within_the_caps_of_the_profile(ground: Ground) -> None:
+    backend = ground.backend(profiles=PROFILES)
+    await backend.ensure(asked("large", workers=3))
+    capped = [{**PROFILES[1], "caps": {"cpus": 8}, "cluster": {**CAPPED, "groups": GROUPS}}]
+    there = ground.backend(profiles=capped)
+    with pytest.raises(UsageError, match=r"may have 8 CPUs in all, and this is 11 CPUs"):
+        await there.add_group("default", WorkerGroup("more", PodSpec(cpus=4)))
+    await there.add_group("default", WorkerGroup("more", PodSpec(cpus=1)))
+    # A group that the profile has no field for is within them, too.
+    with pytest.raises(UsageError, match=r"may have 8 CPUs in all, and this is 9 CPUs"):
+        await there.scale_group("default", "more", 2)
+    # What was chosen of a group goes with it: the cluster is none with so many workers any more.
+    assert (await there.remove_group("default", GROUPS[0]["name"])).choices == {}
+    with pytest.raises(UsageError, match="has no workers, not workers=3"):
+        await there.ensure(asked("large", workers=3))
 
 
 @pytest.mark.asyncio

@@ -13,6 +13,8 @@ from kubernetes import client, config
 from tests.kubernetes.bed import Bed
 from tests.kubernetes.bed.inside import simulated_node
 from tests.kubernetes.ground import until
+from tests.kubernetes.notebooks import Jupyter
+from tests.kubernetes.tenants import Tenant, applied_tenant, disk, redis_runs
 
 HERE = Path(__file__).parent
 #: What an account may do, in the words of a Role.
@@ -85,6 +87,31 @@ def _pods_left(core: client.CoreV1Api, namespace: str) -> list[Any]:
     core.delete_collection_namespaced_pod(namespace, grace_period_seconds=1)
     pods: list[Any] = core.list_namespaced_pod(namespace).items
     return pods
+
+
+@pytest.fixture(scope="module")
+def tenant(
+    bed: Bed,
+    admin: client.ApiClient,
+    core: client.CoreV1Api,
+    custom: client.CustomObjectsApi,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Tenant]:
+    """Give a tenant as it is shipped, with a Redis that runs."""
+    image, folder = bed.notebook_image(), tmp_path_factory.mktemp("tenant")
+    with (
+        new_namespace(core, custom) as namespace,
+        disk(bed, core, namespace),
+        applied_tenant(admin, namespace, folder) as objects,
+    ):
+        redis_runs(core, namespace)
+        yield Tenant(namespace, objects, image, core, custom)
+
+
+@pytest.fixture(scope="module")
+def notebook(tenant: Tenant) -> Jupyter:
+    """Give the Jupyter server of the tenant's notebook pod."""
+    return tenant.start("jupyter-tested")
 
 
 @pytest.fixture

@@ -164,6 +164,37 @@ async def test_the_life_of_a_cluster_with_no_more_rights_than_the_documented_one
     assert (await backend.get("default")).phase is ClusterPhase.NONE
 
 
+@pytest.mark.asyncio
+async def test_a_worker_group_comes_and_goes_with_its_pods(
+    account: Callable[..., Path],
+    make: Callable[..., KubernetesBackend],
+    namespace: str,
+    core: client.CoreV1Api,
+) -> None:
+    def running(group: str) -> int:
+        labels = f"ray.io/cluster={NAME},ray.io/group={group}"
+        pods = core.list_namespaced_pod(namespace, label_selector=labels).items
+        return sum(pod.status.phase == "Running" for pod in pods)
+
+    backend = make(account("ada", ROLE))
+    connection = await backend.ensure(SPEC)
+    await until(lambda: running("workers") == 1, "the worker of the start")
+    extra = POD.replace(start_params={**POD.start_params, "resources": '"{\\"extra\\": 1}"'})
+    await backend.add_group("default", WorkerGroup("extra", extra))
+    await until(lambda: running("extra") == 1, "the worker of the new group")
+
+    async def told() -> ClusterInfo:
+        async for info in backend.watch("default"):
+            if info.resources.get("extra"):
+                return info
+        raise AssertionError("a watch does not end")
+
+    assert (await asyncio.wait_for(told(), LIMIT)).nodes == 3, "Ray has it, too"
+    left = await backend.remove_group("default", "extra")
+    assert running("extra") == 0 and running("workers") == 1
+    assert left.session == connection.info.session and left.workers == 1
+
+
 #: What a kernel does: it asks Ray by the name of the service, with the token.
 ASK = """
 import sys, urllib.request

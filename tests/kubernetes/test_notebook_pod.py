@@ -4,127 +4,30 @@ from __future__ import annotations
 
 import base64
 import json
-import secrets
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from kubernetes import client
 
 from jupyter_rayoffload.clusters.kubernetes.manifest import labels_of, ray_cluster
 from jupyter_rayoffload.models import ClusterSpec
 from tests.kernel_client import Run, fold
-from tests.kubernetes.bed import Bed
 from tests.kubernetes.bed.image import ray_image, ray_version
-from tests.kubernetes.conftest import new_namespace
 from tests.kubernetes.ground import until
-from tests.kubernetes.notebooks import HOME, Jupyter, NotebookKernel, environment, notebook_pod
-from tests.kubernetes.tenants import Objects, applied_tenant, disk, redis_runs
+from tests.kubernetes.notebooks import HOME, Jupyter, NotebookKernel
+from tests.kubernetes.tenants import EXAMPLES, OWNER, Tenant, cluster
 from tests.tenant import one
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
-import demo  # noqa: E402
+import demo
 
-OWNER = "tested"
 #: How much longer than a plain create our cluster may take; a busy machine gets three chances.
 OWN_SECONDS = 3.0
-#: What of the shipped cluster is made smaller, so that it fits a small machine beside others.
-SMALL = {
-    "requests": {"cpu": "100m", "memory": "512Mi"},
-    "start_params": {"object-store-memory": str(100 << 20)},
-}
-
-
-def cluster() -> dict[str, Any]:
-    """Give the cluster of kind/hub/values.yaml with smaller pods."""
-    shipped = json.loads(environment(OWNER)["RAYOFFLOAD_KUBERNETES_CLUSTER"])
-    [group] = shipped["groups"]
-    groups = [{**group, "pod": {**group["pod"], **SMALL}}]
-    return {**shipped, "head": {**shipped["head"], **SMALL}, "groups": groups}
-
-
-def settings() -> dict[str, str]:
-    """Give what an administrator changes in the values of the hub for this bed."""
-    return {
-        "RAYOFFLOAD_IMAGE": ray_image(),
-        "RAYOFFLOAD_RAY_VERSION": ray_version(),
-        "RAYOFFLOAD_KUBERNETES_CLUSTER": json.dumps(cluster()),
-    }
-
-
-@dataclass(frozen=True)
-class Tenant:
-    """A tenant's namespace, with its Redis and whatever was asked for."""
-
-    namespace: str
-    objects: Objects
-    image: str
-    core: client.CoreV1Api
-    custom: client.CustomObjectsApi
-
-    def start(self, name: str, **changes: Any) -> Jupyter:
-        """Start a notebook pod, and wait until its server answers."""
-        token = secrets.token_hex(16)
-        changes = {"env": settings(), **changes}
-        self.core.create_namespaced_pod(
-            self.namespace, notebook_pod(name, self.image, OWNER, token, **changes)
-        )
-        address = until(
-            lambda: self.core.read_namespaced_pod(name, self.namespace).status.pod_ip, "the notebook's pod"
-        )
-        server = Jupyter(address, token)
-        until(server.answers, "the Jupyter server in the pod")
-        for file in ("quickstart.ipynb", "forecast.py"):
-            server.upload(EXAMPLES / file)
-        return server
-
-    def log(self, name: str) -> str:
-        """Give what a pod has logged."""
-        found: str = self.core.read_namespaced_pod_log(name, self.namespace)
-        return found
-
-    def pods(self, kind: str = "") -> list[Any]:
-        """Give the Ray pods that there are, or the ``head`` or ``worker`` ones."""
-        selector = f"ray.io/node-type={kind}" if kind else "ray.io/is-ray-node=yes"
-        return list(self.core.list_namespaced_pod(self.namespace, label_selector=selector).items)
-
-    def clusters(self) -> list[dict[str, Any]]:
-        """Give the RayClusters that there are."""
-        found = self.custom.list_namespaced_custom_object("ray.io", "v1", self.namespace, "rayclusters")
-        return list(found["items"])
-
-
-@pytest.fixture(scope="module")
-def tenant(
-    bed: Bed,
-    admin: client.ApiClient,
-    core: client.CoreV1Api,
-    custom: client.CustomObjectsApi,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Tenant]:
-    """Give a tenant as it is shipped, with a Redis that runs."""
-    image, folder = bed.notebook_image(), tmp_path_factory.mktemp("tenant")
-    with (
-        new_namespace(core, custom) as namespace,
-        disk(bed, core, namespace),
-        applied_tenant(admin, namespace, folder) as objects,
-    ):
-        redis_runs(core, namespace)
-        yield Tenant(namespace, objects, image, core, custom)
-
-
-@pytest.fixture(scope="module")
-def notebook(tenant: Tenant) -> Jupyter:
-    """Give the Jupyter server of the tenant's notebook pod."""
-    return tenant.start("jupyter-tested")
 
 
 def seconds_of(kernel: NotebookKernel, job: str) -> dict[str, float]:

@@ -247,7 +247,16 @@ class KubernetesBackend:
         ------
         UsageError
             There is no such cluster or group, or no cell could run without it.
+        ClusterError
+            Its workers are not gone in time.
         """
+
+        def emptied(cluster: Mapping[str, Any]) -> _Groups:
+            _without(cluster, name, group)
+            none = {"replicas": 0, "minReplicas": 0, "maxReplicas": 0}
+            groups = cluster["spec"]["workerGroupSpecs"]
+            kept = [{**entry, **none} if entry["groupName"] == group else entry for entry in groups]
+            return kept, made_from(cluster)[1]
 
         def removed(cluster: Mapping[str, Any]) -> _Groups:
             left = _without(cluster, name, group)
@@ -261,7 +270,26 @@ class KubernetesBackend:
             ]
             return left, {key: value for key, value in choices.items() if key not in gone}
 
+        # KubeRay no longer looks at the pods of a group that it is not told of: they would stay.
+        await self._change_groups(name, emptied)
+        await self._until_empty(name, group)
         return await self._change_groups(name, removed)
+
+    async def _until_empty(self, name: str, group: str) -> None:
+        """Wait until a worker group has no pod."""
+        labels = {"ray.io/cluster": self._object(name), "ray.io/group": group}
+        deadline = time.monotonic() + DELETE_TIMEOUT
+        while True:
+            left, _ = await self.api.list(PODS, labelSelector=_selector(labels))
+            if not left:
+                return
+            if time.monotonic() > deadline:
+                pod = left[0]["metadata"]["name"]
+                raise ClusterError(
+                    f"worker group {group!r} still has {len(left)} of its pods after {DELETE_TIMEOUT:.0f} s",
+                    f"kubectl describe pod {pod} shows what holds it; then remove the group again",
+                )
+            await asyncio.sleep(0.5)
 
     async def _change_groups(self, name: str, change: Callable[[Mapping[str, Any]], _Groups]) -> ClusterInfo:
         """Change the worker groups of a cluster, and what it says that it was made from."""

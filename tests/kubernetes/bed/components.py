@@ -2,6 +2,8 @@
 
 They listen on the loopback of the bed's own network, except the API server, the kubelet and the name
 server, which listen on the bed's end of the link.
+
+Scheduler, controllers and operator hold leases, as elsewhere: without the API server they lose them, and end.
 """
 
 from __future__ import annotations
@@ -95,7 +97,6 @@ def _with_kubeconfig(name: str) -> list[str]:
         f"--authentication-kubeconfig={path}",
         f"--authorization-kubeconfig={path}",
         "--bind-address=127.0.0.1",
-        "--leader-elect=false",
     ]
 
 
@@ -123,7 +124,7 @@ def operator() -> Component:
     return _component(
         "kuberay-operator",
         program("kuberay", "ray-operator"),
-        "--enable-leader-election=false",
+        "--leader-election-namespace=kube-system",
         "--use-kubernetes-proxy",  # it is not itself a pod
         "--metrics-addr=127.0.0.1:8080",
         "--health-probe-bind-address=127.0.0.1:8082",

@@ -139,7 +139,11 @@ class Bed:
         """Start a program that was stopped, and wait until it is ready."""
         self._ask("start", component)
 
-    def _ask(self, verb: str, name: str) -> None:
+    def revive(self) -> list[str]:
+        """Start what has ended by itself, as a kubelet does with static pods; give the names."""
+        return self._ask("revive")
+
+    def _ask(self, verb: str, name: str = "") -> list[str]:
         request = json.dumps({"verb": verb, "name": name})
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(READY_SECONDS + 10)
@@ -153,6 +157,8 @@ class Bed:
                 answer = json.loads(file.readline())
         if "error" in answer:
             raise BedError(answer["error"])
+        started: list[str] = answer["started"]
+        return started
 
 
 #: Supervisors that are children of this process.

@@ -92,13 +92,25 @@ class Inside:
         """Start a program and wait until it is ready."""
         self._launch(component)
         if component.ready:
-            until(lambda: self.rest.answers(component.ready), component.name, self._look)
+            until(
+                lambda: self.rest.answers(component.ready),
+                component.name,
+                lambda: self._look(component.name),
+            )
 
     def stop(self, name: str) -> None:
         """Kill a program."""
         process = self._running.pop(name)
         process.kill()
         process.wait()
+
+    def revive(self) -> list[str]:
+        """Start what has ended by itself; give the names."""
+        self._reap()
+        ended = [name for name, process in self._running.items() if process.returncode is not None]
+        for name in ended:
+            self.start(self._known[name])
+        return ended
 
     def serve(self, control: socket.socket) -> None:
         """Do what is asked for at the socket, for ever."""
@@ -110,19 +122,22 @@ class Inside:
             self._reap()
 
     def _answer(self, request: dict[str, str]) -> str:
+        started: list[str] = []
         try:
-            name = request["name"]
-            if request["verb"] == "stop":
+            verb, name = request["verb"], request["name"]
+            if verb == "stop":
                 self.stop(name)
-            elif request["verb"] == "import":
+            elif verb == "import":
                 containers.import_layout(HERE / name, f"{HERE}/containerd.sock")
+            elif verb == "revive":
+                started = self.revive()
             else:
                 self.start(self._known[name])
         except BedError as error:
             return json.dumps({"error": str(error)})
         except KeyError as error:
             return json.dumps({"error": f"no program {error} is running here: there are {list(self._known)}"})
-        return json.dumps({})
+        return json.dumps({"started": started})
 
     def _launch(self, component: Component) -> None:
         self._known[component.name] = component
@@ -136,13 +151,14 @@ class Inside:
                 start_new_session=True,
             )
 
-    def _look(self) -> None:
-        """Raise if a program has ended by itself."""
+    def _look(self, name: str = "") -> None:
+        """Raise if a program, or any of them, has ended by itself."""
         self._reap()
-        for name, process in self._running.items():
+        for one in [name] if name else self._running:
+            process = self._running[one]
             if process.returncode is not None:
-                end = tail(self.place.log / f"{name}.log")
-                raise BedError(f"{name} has ended with {process.returncode}:\n{end}")
+                end = tail(self.place.log / f"{one}.log")
+                raise BedError(f"{one} has ended with {process.returncode}:\n{end}")
 
     def _reap(self) -> None:
         """Take what processes leave that have ended, our own and those of containers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from tests.kubernetes.bed.components import SIMULATED
@@ -44,6 +44,11 @@ def ray_cluster(name: str, workers: int = 1, simulated: bool = False) -> dict[st
             "workerGroupSpecs": [group],
         },
     }
+
+
+def head_address(cluster: Mapping[str, Any]) -> str:
+    """Give the head's own address: this machine reaches pods, and does not ask their DNS."""
+    return f"http://{cluster['status']['head']['podIP']}:8265"
 
 
 _PARAMETERS = {"object-store-memory": str(100 << 20)}

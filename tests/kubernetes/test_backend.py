@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from jupyter_rayoffload.rayapi import RayClient
 from jupyter_rayoffload.remote.store import StoreAddress
 from tests.kubernetes.bed import Bed
 from tests.kubernetes.bed.image import ray_image, ray_version
-from tests.kubernetes.ground import LIMIT
+from tests.kubernetes.ground import LIMIT, head_address
 from tests.ray_fixture import short_folder
 from tests.servers import RedisServer
 
@@ -48,11 +48,6 @@ POD = PodSpec(
 SPEC = ClusterSpec(image=ray_image(), ray=ray_version(), head=POD, groups=(WorkerGroup(pod=POD),))
 #: Without workers, for what is about the object and its head alone.
 HEAD_ONLY = SPEC.replace(groups=())
-
-
-def head_address(cluster: Mapping[str, Any]) -> str:
-    """Give the head's own address: this machine reaches pods, and does not ask their DNS."""
-    return f"http://{cluster['status']['head']['podIP']}:8265"
 
 
 @pytest.fixture(scope="module")

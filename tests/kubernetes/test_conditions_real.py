@@ -1,10 +1,16 @@
-"""What goes wrong with a cluster, brought about on a real Kubernetes, and what is said of it."""
+"""What goes wrong with a cluster, brought about on a real Kubernetes: what is said of it, and how soon.
+
+Two look: a witness, who asks the API server for everything ten times a second, and the back end's own watch,
+which a panel shows. What the witness can tell, the API server knows.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,13 +20,19 @@ from typing import Any
 import pytest
 from kubernetes import client
 
+from jupyter_rayoffload.clusters.kubernetes.backend import KubernetesBackend
 from jupyter_rayoffload.clusters.kubernetes.conditions import Verdict, judged
-from jupyter_rayoffload.models import ClusterPhase
+from jupyter_rayoffload.clusters.kubernetes.manifest import object_name
+from jupyter_rayoffload.config import RayOffload
+from jupyter_rayoffload.models import ClusterInfo, ClusterPhase
 from tests.kubernetes.bed import Bed
-from tests.kubernetes.ground import ray_cluster, until
+from tests.kubernetes.ground import head_address, ray_cluster, until
 
 RAY = ("ray.io", "v1")
-NAME = "told"
+OWNER = "told"
+NAME = object_name(OWNER, "default")
+#: How much later than the API server a panel may know, seconds.
+PANEL_SECONDS = 5.0
 #: What was seen here is the table of tests/clusters/kubernetes/test_conditions.py.
 #: RAYOFFLOAD_RECORD=1 writes it anew.
 RECORDED = Path(__file__).parents[1] / "clusters" / "kubernetes" / "recorded"
@@ -270,6 +282,79 @@ class Witness:
         (RECORDED / f"{name}.json").write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 
+class Panel:
+    """What the back end tells whoever watches a cluster, and when.
+
+    Parameters
+    ----------
+    bed : Bed
+    namespace : str
+    """
+
+    def __init__(self, bed: Bed, namespace: str) -> None:
+        kubeconfig = str(bed.kubeconfig)
+        self._config = RayOffload(
+            backend="kubernetes", owner=OWNER, kubeconfig=kubeconfig, namespace=namespace
+        )
+        self.heard: list[tuple[float, ClusterInfo]] = []
+        self._loop = asyncio.new_event_loop()
+        self._task = self._loop.create_task(self._watch())
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Panel:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(asyncio.gather(self._task, return_exceptions=True))
+
+    async def _watch(self) -> None:
+        backend = KubernetesBackend(self._config, reach=head_address)
+        try:
+            async for info in backend.watch("default"):
+                self.heard.append((time.monotonic(), info))
+        finally:
+            await backend.aclose()
+
+    def knows(self, reason: str, phase: ClusterPhase, since: float) -> None:
+        """See that this was said soon after the API server has known it.
+
+        Parameters
+        ----------
+        reason : str
+            A regular expression.
+        phase : ClusterPhase
+        since : float
+            When the witness knew, on the monotonic clock.
+        """
+
+        def said() -> list[float]:
+            if self._task.done():
+                self._task.result()
+            return [t for t, i in self.heard if i.phase is phase and re.fullmatch(reason, i.reason)]
+
+        try:
+            later = until(said, f"the panel says {reason}", 60)[0] - since
+        except AssertionError:
+            raise AssertionError(
+                [f"{t - since:+.1f} s: {i.phase}: {i.reason}" for t, i in self.heard]
+            ) from None
+        print(f"\nthe panel says so {later:+.2f} s after the API server")
+        assert later < PANEL_SECONDS
+
+
+@pytest.fixture
+def panel(bed: Bed, namespace: str) -> Iterator[Panel]:
+    """Give what a panel of the cluster of this test is told."""
+    with Panel(bed, namespace) as watching:
+        yield watching
+
+
 @pytest.fixture
 def witness(namespace: str, core: client.CoreV1Api, custom: client.CustomObjectsApi) -> Witness:
     """Give what looks at the cluster of this test."""
@@ -277,7 +362,7 @@ def witness(namespace: str, core: client.CoreV1Api, custom: client.CustomObjects
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_what_goes_wrong_is_said(case: Case, witness: Witness) -> None:
+def test_what_goes_wrong_is_said(case: Case, witness: Witness, panel: Panel) -> None:
     case.prepare(witness.core, witness.namespace)
     witness.create(case.workers, case.simulated, case.change)
     seen: list[str] = []
@@ -293,6 +378,7 @@ def test_what_goes_wrong_is_said(case: Case, witness: Witness) -> None:
         verdict = until(told, f"{case.reason}; seen {seen}", 120)
     except AssertionError:
         raise AssertionError(f"seen: {seen}, and in the end {witness.look()}") from None
+    panel.knows(case.reason, case.phase, time.monotonic())
     if "RAYOFFLOAD_RECORD" in os.environ:
         witness.record(case.name, verdict)
 
@@ -305,7 +391,22 @@ def no_operator(bed: Bed) -> Iterator[None]:
     bed.restart("kuberay-operator")
 
 
-def test_an_operator_that_is_away_is_missed(no_operator: None, witness: Witness) -> None:
+def test_an_operator_that_is_away_is_missed(no_operator: None, witness: Witness, panel: Panel) -> None:
     witness.create(0, True, lambda spec: None)
-    until(lambda: witness.look().reason.startswith("No KubeRay operator has taken up"), "the sentence", 60)
+    reason = "No KubeRay operator has taken up .*"
+    until(lambda: re.fullmatch(reason, witness.look().reason), "the sentence", 60)
+    panel.knows(reason, STARTING, time.monotonic())
     assert witness.look().phase is STARTING
+
+
+def test_a_deletion_that_does_not_get_on_names_what_holds_it(witness: Witness, panel: Panel) -> None:
+    where = (*RAY, witness.namespace, "rayclusters", NAME)
+    witness.create(0, True, lambda spec: None)
+    witness.custom.patch_namespaced_custom_object(*where, {"metadata": {"finalizers": ["tests/holds-it"]}})
+    witness.custom.delete_namespaced_custom_object(*where)
+    try:
+        reason = r"Being deleted for .*: tests/holds-it has not let go"
+        until(lambda: re.fullmatch(reason, witness.look().reason), "the sentence", 60)
+        panel.knows(reason, ClusterPhase.STOPPING, time.monotonic())
+    finally:
+        witness.custom.patch_namespaced_custom_object(*where, {"metadata": {"finalizers": []}})

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TICK", "Start"]
 
-#: Seconds between two looks at what no watch tells: the time itself, and what Ray says.
-TICK = 5.0
+#: Seconds between two looks at what no watch tells: the time itself, and what Ray says. People wait for it.
+TICK = 4.0
 #: The same while a head that is ready does not answer yet.
 SHORT_TICK = 0.5
 #: How long an API server that has never answered is waited for, seconds: its address may be wrong.

@@ -18,8 +18,11 @@ class Dashboard:
     def __init__(self) -> None:
         self.address = ""
         self.session = "session_1"
+        self.well = True
 
     async def answer(self, request: web.Request) -> web.Response:
+        if not self.well:
+            return web.Response(status=503)
         if request.headers.get("Authorization") != f"Bearer {RAY_TOKEN}":
             return web.Response(status=403)
         data = {

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from .. import errors
-from ..errors import ClusterError, ClusterStartFailed, ClusterUnreachable, OffloadError
+from ..errors import (
+    ClusterError,
+    ClusterMismatch,
+    ClusterRefused,
+    ClusterStartFailed,
+    ClusterUnreachable,
+    OffloadError,
+    StoreUnreachable,
+)
 from ..models import ClusterInfo, ClusterPhase
 from .checks import check_ray, check_store
 from .connection import read_connection
@@ -226,12 +234,9 @@ class ServerBackend:
             body = await self._patiently(f"{_path(name)}?connection=true")
             _raise_fault(body)
             info = ClusterInfo.from_json(body)
-            connection = self._connection(body)
-            if connection is not None and info.phase is ClusterPhase.RUNNING and connection.info.address:
-                connection = await self._checked(connection)
+            connection = await self._usable(info, self._connection(body))
+            if connection is not None:
                 info = connection.info
-            else:
-                connection = None
             if info != last and on_change:
                 on_change(info)
             last = info
@@ -266,6 +271,24 @@ class ServerBackend:
                 f"the connection file {file} of the Jupyter server is not here",
                 "Does this kernel run on another machine? backend settings of its own help there",
             ) from None
+
+    async def _usable(self, info: ClusterInfo, connection: Connection | None) -> Connection | None:
+        """Give the way to a cluster if it can be used.
+
+        Where Kubernetes is silent, nobody knows how the cluster is: whether it answers, it says itself.
+        """
+        if connection is None or not connection.info.address:
+            return None
+        if info.phase is ClusterPhase.RUNNING:
+            return await self._checked(connection)
+        if info.phase is not ClusterPhase.UNKNOWN:
+            return None
+        try:
+            return await self._checked(connection)
+        except (ClusterRefused, ClusterMismatch):
+            raise
+        except (ClusterError, StoreUnreachable, asyncio.TimeoutError):
+            return None
 
     async def _checked(self, connection: Connection) -> Connection:
         """Check Ray and the store from here: this kernel may have another Python than its server."""

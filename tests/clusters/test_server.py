@@ -245,3 +245,20 @@ async def test_a_start_says_what_it_waits_for_and_ends_with_it_when_it_takes_too
     with pytest.raises(ClusterStartFailed, match=r"is not ready after 2 s: .*KubeRay") as caught:
         await asyncio.wait_for(pod.kernel().ensure(SPEC, heard.append), 60)
     assert heard and heard[-1].phase is ClusterPhase.STARTING and heard[-1].reason in caught.value.message
+
+
+@pytest.mark.asyncio
+async def test_a_new_kernel_gets_the_cluster_while_the_api_server_is_away(pod: Pod) -> None:
+    first = await pod.kernel().ensure(SPEC)
+    await pod.kubernetes.stop()
+    assert (await pod.kernel().get("default")).phase is ClusterPhase.UNKNOWN
+    heard: list[ClusterInfo] = []
+    second = await asyncio.wait_for(pod.kernel().ensure(SPEC, heard.append), 20)
+    assert second.info.session == first.info.session
+    # Ray does not answer either: that is waited for, and said.
+    pod.dashboard.well = False
+    waiting = asyncio.create_task(pod.kernel().ensure(SPEC, heard.append))
+    await asyncio.sleep(3)
+    assert not waiting.done() and "not answer since" in heard[-1].reason
+    pod.dashboard.well = True
+    assert (await asyncio.wait_for(waiting, 20)).info.session == first.info.session

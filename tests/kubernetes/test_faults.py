@@ -223,6 +223,10 @@ def test_the_api_server_for_half_a_minute(
     until(lambda: "not answer since" in said(kernel, "%ray"), "the silence is said", AWAY)
     assert notebook.api("GET", f"{API}/clusters/default")["phase"] == "unknown"
     works(kernel)
+    _, new = notebook.open("quickstart.ipynb")
+    with new:
+        new.run("%load_ext jupyter_rayoffload").check()
+        works(new)
     print(f"\nsaid, and worked without it, after {time.monotonic() - began:.1f} s")
     time.sleep(max(0.0, began + AWAY - time.monotonic()))
     assert said(kernel, "print(counting.phase.value)") in ("running", "succeeded")

@@ -270,6 +270,13 @@ def _crash(record: JobRecord, ray: Mapping[str, Any]) -> Failure:
             message=f"The cell's process ended with exit code {code} before the cell did",
             hint="Something in the cell calls os._exit, or the runner could not start: the log says more",
         )
+    if "its node has died" in message:  # Ray's ActorDiedError, of the job's supervisor
+        return Failure(
+            reason="JobCrashed",
+            message="The node that the job ran on died, and the job with it",
+            hint="Its pod was removed, its machine failed, or it ran out of memory; "
+            f"%ray rerun {record.id} starts it again from the same inputs",
+        )
     return Failure(reason="JobCrashed", message="Ray reports: " + _tail(message), hint="Run it again")
 
 

@@ -25,6 +25,11 @@ def end(name, note=""):
     return ("step", {"name": name, "state": "end", "note": note})
 
 
+#: What Ray 2.60 says of a job whose worker pod was deleted.
+NODE_DIED = (
+    "ip: 10.220.0.22 The actor died because its node has died. Node Id: e3cc3b52 the actor's node was "
+    "terminated unexpectedly: health check failed due to missing too many heartbeats."
+)
 RUNNING = ("phase", {"phase": "running"})
 SENT = ("submitted", {"attempt": 1})
 UNTIL_QUEUED = [
@@ -106,6 +111,7 @@ def test_the_last_word_of_the_runner_is_taken_over():
             "pip failed",
         ),
         ({"error_type": "SUPERVISOR_ACTOR_START_TIMEOUT"}, "NotEnoughResources", "gave up"),
+        ({"message": NODE_DIED}, "JobCrashed", "The node that the job ran on died"),
         ({"message": "no idea"}, "JobCrashed", "no idea"),
     ],
 )

@@ -118,12 +118,12 @@ def test_the_jupyter_server(tenant: Tenant, notebook: Jupyter, kernel: NotebookK
 
 
 def test_the_notebook_pod(tenant: Tenant, kernel: NotebookKernel) -> None:
-    other = tenant.start("jupyter-doomed")
-    _, doomed = other.open("quickstart.ipynb")
-    doomed.run("%load_ext jupyter_rayoffload").check()
-    job = begun(doomed, "counting", 30)
     [cluster] = tenant.clusters()
-    killed(tenant, tenant.core.read_namespaced_pod("jupyter-doomed", tenant.namespace))
+    _, doomed = tenant.start("jupyter-doomed").open("quickstart.ipynb")
+    with doomed:
+        doomed.run("%load_ext jupyter_rayoffload").check()
+        job = begun(doomed, "counting", 30)
+        killed(tenant, tenant.core.read_namespaced_pod("jupyter-doomed", tenant.namespace))
     _, after = tenant.start("jupyter-next").open("quickstart.ipynb")
     with after:
         after.run(f"from jupyter_rayoffload import attach\nsame = attach({job!r})").check()

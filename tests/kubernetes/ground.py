@@ -10,6 +10,9 @@ from tests.kubernetes.bed.components import SIMULATED
 from tests.kubernetes.bed.image import ray_image, ray_version
 
 _T = TypeVar("_T")
+#: TLS connections end so long, in seconds, after they are closed; a loop that ends sooner leaves sockets.
+#: https://docs.aiohttp.org/en/v3.13.2/client_advanced.html#graceful-shutdown
+FAREWELL = 0.25
 #: How long anything may take, seconds: the machine may be busy. Nothing waits that long in vain.
 LIMIT = 300.0
 
@@ -30,7 +33,7 @@ def ray_cluster(name: str, workers: int = 1, simulated: bool = False) -> dict[st
         "replicas": workers,
         "minReplicas": 0,
         "maxReplicas": 100,
-        "rayStartParams": _PARAMETERS,
+        "rayStartParams": dict(_PARAMETERS),
         "template": _template("worker", simulated),
     }
     return {
@@ -40,7 +43,7 @@ def ray_cluster(name: str, workers: int = 1, simulated: bool = False) -> dict[st
         "spec": {
             "rayVersion": ray_version(),
             "authOptions": {"mode": "token"},
-            "headGroupSpec": {"rayStartParams": _PARAMETERS, "template": _template("head", simulated)},
+            "headGroupSpec": {"rayStartParams": dict(_PARAMETERS), "template": _template("head", simulated)},
             "workerGroupSpecs": [group],
         },
     }

@@ -24,7 +24,7 @@ from jupyter_rayoffload.rayapi import RayClient
 from jupyter_rayoffload.remote.store import StoreAddress
 from tests.kubernetes.bed import Bed
 from tests.kubernetes.bed.image import ray_image, ray_version
-from tests.kubernetes.ground import LIMIT, head_address
+from tests.kubernetes.ground import FAREWELL, LIMIT, head_address
 from tests.ray_fixture import short_folder
 from tests.servers import RedisServer
 
@@ -76,6 +76,7 @@ async def make(store: RedisServer, tmp_path: Path) -> AsyncIterator[Callable[...
     yield backend
     for one in made:
         await one.aclose()
+    await asyncio.sleep(FAREWELL)
 
 
 async def until(look: Callable[[], Any], what: str) -> Any:

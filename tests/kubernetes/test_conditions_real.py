@@ -26,7 +26,7 @@ from jupyter_rayoffload.clusters.kubernetes.manifest import object_name
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.models import ClusterInfo, ClusterPhase
 from tests.kubernetes.bed import Bed
-from tests.kubernetes.ground import head_address, ray_cluster, until
+from tests.kubernetes.ground import FAREWELL, head_address, ray_cluster, until
 
 RAY = ("ray.io", "v1")
 OWNER = "told"
@@ -320,6 +320,7 @@ class Panel:
                 self.heard.append((time.monotonic(), info))
         finally:
             await backend.aclose()
+            await asyncio.sleep(FAREWELL)
 
     def knows(self, reason: str, phase: ClusterPhase, since: float) -> None:
         """See that this was said soon after the API server has known it.

@@ -56,6 +56,7 @@ class FakeKubernetes:
         self.token = ACCOUNT_TOKEN
         self.hanging = False  # it takes requests and does not answer them
         self.operator = True  # KubeRay is there
+        self.ready = True  # whether the kubelet has found a head to be so
         self.posts_at_once = 1  # creations are held back until so many have come
         self.slow_delete = False  # a deleted object stays until `remove`
         self.allowed = True  # what an access review says
@@ -162,7 +163,7 @@ class FakeKubernetes:
         if suspended:
             self._end_head(name)
         else:
-            self.put("pods", head_of(cluster))
+            self.put("pods", head_of(cluster, self.ready))
         return self.put("rayclusters", {**cluster, "status": {"conditions": said}})
 
     def _end_head(self, name: str) -> None:
@@ -263,11 +264,12 @@ class FakeKubernetes:
             await news.wait()
 
 
-def head_of(cluster: Json) -> Json:
-    """Give the pod of its head, ready."""
+def head_of(cluster: Json, is_ready: bool = True) -> Json:
+    """Give the pod of its head, ready or merely running."""
     name, uid = cluster["metadata"]["name"], cluster["metadata"]["uid"]
     labels = {"ray.io/cluster": name, "ray.io/node-type": "head"}
-    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-26T10:00:00Z"}
+    ready = {"type": "Ready", "status": str(is_ready), "lastTransitionTime": "2026-11-26T10:00:00Z"}
+    container = {"name": "ray-head", "ready": is_ready, "state": {"running": {}}}
     return {
         "metadata": {
             "name": f"{name}-head",
@@ -276,7 +278,7 @@ def head_of(cluster: Json) -> Json:
             "ownerReferences": [{"uid": uid}],
         },
         "spec": {"containers": []},
-        "status": {"conditions": [ready]},
+        "status": {"conditions": [ready], "containerStatuses": [container]},
     }
 
 

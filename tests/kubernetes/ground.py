@@ -51,7 +51,8 @@ def ray_cluster(name: str, workers: int = 1, simulated: bool = False) -> dict[st
 
 def head_address(cluster: Mapping[str, Any]) -> str:
     """Give the head's own address: this machine reaches pods, and does not ask their DNS."""
-    return f"http://{cluster['status']['head']['podIP']}:8265"
+    address = cluster.get("status", {}).get("head", {}).get("podIP")
+    return f"http://{address}:8265" if address else "http://127.0.0.1:1"  # where nobody answers
 
 
 _PARAMETERS = {"object-store-memory": str(100 << 20)}

@@ -27,7 +27,7 @@ from ..address import configured_store, configured_token
 from ..checks import look
 from ..connection import Connection, read_connection
 from .api import EVENTS, PODS, RAYCLUSTERS, SECRETS, KubeApi
-from .conditions import Verdict, judged
+from .conditions import Verdict, head_runs, judged
 from .credentials import StoreSecret, secret_text
 from .manifest import (
     ANNOTATION_CHOICES,
@@ -59,6 +59,8 @@ Reach = Callable[[Mapping[str, Any]], str]
 _Groups = tuple[list[dict[str, Any]], dict[str, Any]]
 #: How long a deletion may take, seconds: pods have 30 to end.
 DELETE_TIMEOUT = 100.0
+#: How long a head that is not called ready may take for an answer, seconds: whoever watches waits for it.
+EARLY_SECONDS = 1.0
 #: Key of Ray's token in KubeRay's Secret.
 _TOKEN = "auth_token"
 
@@ -137,7 +139,7 @@ class KubernetesBackend:
         seen = await self._look(name)
         if seen.silent_since is not None and name in self.known:
             return self.known[name]
-        info = self.info(name, seen)
+        info = await self.early(name, seen) or self.info(name, seen)
         _, spec = self._whole(ClusterSpec(name=name))
         await self._secret.read(self.api, spec, again=False)
         way = self._configured(spec)
@@ -163,8 +165,7 @@ class KubernetesBackend:
 
     async def get(self, name: str = "default") -> ClusterInfo:
         """See :class:`.ClusterBackend`."""
-        seen = await self._look(name)
-        return await self._with_ray(self.info(name, seen), seen)
+        return await self._told(name, await self._look(name))
 
     async def _look(self, name: str) -> Seen:
         await self.api.open()
@@ -184,7 +185,7 @@ class KubernetesBackend:
             api.list(PODS, labelSelector=f"ray.io/cluster in ({names})"), api.list(EVENTS)
         )
         seen = [seen_of(cluster, pods, events) for cluster in found]
-        return list(await asyncio.gather(*(self._with_ray(self.info(_name(s), s), s) for s in seen)))
+        return list(await asyncio.gather(*(self._told(_name(s), s) for s in seen)))
 
     async def scale(self, name: str, workers: int) -> ClusterInfo:
         """Give the first worker group so many workers."""
@@ -370,7 +371,7 @@ class KubernetesBackend:
         async with Observer(self.api, self._object(name)) as observer:
             while True:
                 seen = await observer.next(TICK)
-                info = await self._with_ray(self.info(name, seen), seen)
+                info = await self._told(name, seen)
                 if info != last:
                     yield info
                     last = info
@@ -492,6 +493,28 @@ class KubernetesBackend:
         )
 
     # ------------------------------------------------------------------ what Ray says
+
+    async def early(self, name: str, seen: Seen) -> ClusterInfo | None:
+        """Ask a head whether Ray answers, where it runs and is not called ready; None where it does not.
+
+        KubeRay lets the kubelet ask for the first time after ten seconds, and then every five.
+        """
+        if seen.silent_since is not None or seen.cluster is None or not head_runs(seen.pods):
+            return None
+        there = (seen.cluster, seen.pods, seen.events, time.time())
+        verdict = judged(*there, answers=True)
+        if verdict == judged(*there) or verdict.phase is not ClusterPhase.RUNNING:
+            return None
+        try:
+            asking = self._with_ray(self.info(name, seen, verdict), seen)
+            info = await asyncio.wait_for(asking, EARLY_SECONDS)
+        except asyncio.TimeoutError:
+            return None
+        return info if info.session else None
+
+    async def _told(self, name: str, seen: Seen) -> ClusterInfo:
+        """Give what is seen as people see it, with what Ray says."""
+        return await self.early(name, seen) or await self._with_ray(self.info(name, seen), seen)
 
     async def _with_ray(self, info: ClusterInfo, seen: Seen) -> ClusterInfo:
         """Give `info` with what the head says, where there is one."""

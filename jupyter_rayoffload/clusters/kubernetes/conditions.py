@@ -15,9 +15,9 @@ from typing import Any
 
 from ...models import ClusterPhase
 from ...words import memory_text
-from .pods import Trouble, condition, instant, is_ready, quantity, trouble_of
+from .pods import Trouble, condition, instant, is_ready, is_running, quantity, trouble_of
 
-__all__ = ["Verdict", "judged"]
+__all__ = ["Verdict", "head_runs", "judged"]
 
 Json = Mapping[str, Any]
 
@@ -53,7 +53,9 @@ class Verdict:
     hopeless: bool = False
 
 
-def judged(cluster: Json | None, pods: Sequence[Json], events: Sequence[Json], now: float) -> Verdict:
+def judged(
+    cluster: Json | None, pods: Sequence[Json], events: Sequence[Json], now: float, answers: bool = False
+) -> Verdict:
     """Reduce what the API server knows of a cluster to what a person wants to know.
 
     Parameters
@@ -64,6 +66,8 @@ def judged(cluster: Json | None, pods: Sequence[Json], events: Sequence[Json], n
         Its pods, and events of its namespace: those of other objects are left out here.
     now : float
         Seconds since the epoch.
+    answers : bool
+        Whether Ray answers, whatever is said of the head.
 
     Returns
     -------
@@ -71,15 +75,22 @@ def judged(cluster: Json | None, pods: Sequence[Json], events: Sequence[Json], n
     """
     if cluster is None:
         return Verdict(ClusterPhase.NONE)
-    facts = _Facts(cluster, pods, events, now)
+    facts = _Facts(cluster, pods, events, now, answers)
     return next(verdict for rule in _RULES if (verdict := rule(facts)) is not None)
+
+
+def head_runs(pods: Iterable[Json]) -> bool:
+    """Whether the container of a head runs: Ray may answer in it, also before the head is called ready."""
+    return any(_kind(pod) == "head" and is_running(pod) for pod in pods)
 
 
 class _Facts:
     """What is known of one cluster, by name."""
 
-    def __init__(self, cluster: Json, pods: Sequence[Json], events: Sequence[Json], now: float) -> None:
-        self.cluster, self.now = cluster, now
+    def __init__(
+        self, cluster: Json, pods: Sequence[Json], events: Sequence[Json], now: float, answers: bool
+    ) -> None:
+        self.cluster, self.now, self.answers = cluster, now, answers
         self.spec: Json = cluster.get("spec") or {}
         self.status: Json = cluster.get("status") or {}
         self.metadata: Json = cluster["metadata"]
@@ -199,7 +210,7 @@ def _not_taken_up(facts: _Facts) -> Verdict | None:
 
 
 def _running(facts: _Facts) -> Verdict | None:
-    if facts.head is None or not is_ready(facts.head):
+    if facts.head is None or not (facts.answers or is_ready(facts.head)):
         return None
     since = instant(condition(facts.head["status"], "Ready").get("lastTransitionTime"))
     reason, detail = _late_workers(facts)

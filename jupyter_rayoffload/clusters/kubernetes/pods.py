@@ -13,7 +13,7 @@ from typing import Any
 
 from ...words import memory_text
 
-__all__ = ["Trouble", "condition", "instant", "is_ready", "quantity", "trouble_of"]
+__all__ = ["Trouble", "condition", "instant", "is_ready", "is_running", "quantity", "trouble_of"]
 
 Json = Mapping[str, Any]
 
@@ -76,6 +76,13 @@ def is_ready(pod: Json) -> bool:
     """Whether Kubernetes calls a pod ready, and it is not on its way out."""
     ready = condition(pod.get("status") or {}, "Ready").get("status") == "True"
     return ready and not pod["metadata"].get("deletionTimestamp")
+
+
+def is_running(pod: Json) -> bool:
+    """Whether all containers of a pod run, and it is not on its way out."""
+    states = [c.get("state") or {} for c in (pod.get("status") or {}).get("containerStatuses") or ()]
+    running = bool(states) and all("running" in state for state in states)
+    return running and not pod["metadata"].get("deletionTimestamp")
 
 
 def instant(text: str | None) -> float | None:

@@ -20,7 +20,7 @@ from ...models import ClusterInfo, ClusterPhase, ClusterSpec
 from ...profiles import check_same
 from ..checks import check_ray, check_store, look
 from .api import RAYCLUSTERS
-from .conditions import judged
+from .conditions import head_runs, judged
 from .manifest import made_from
 from .observer import Observer, Seen
 from .refusals import Conflict, NotThere
@@ -34,7 +34,7 @@ __all__ = ["TICK", "Start"]
 
 #: Seconds between two looks at what no watch tells: the time itself, and what Ray says. People wait for it.
 TICK = 4.0
-#: The same while a head that is ready does not answer yet.
+#: The same while a head runs, and does not answer yet.
 SHORT_TICK = 0.5
 #: How long an API server that has never answered is waited for, seconds: its address may be wrong.
 FIRST_ANSWER = 30.0
@@ -113,7 +113,15 @@ class Start:
                 + "%ray cluster down removes it; %ray cluster up makes it anew from the settings",
             )
         info = self._backend.info(self._name, seen, verdict)
-        return await self._connect(seen.cluster, info) if info.phase is ClusterPhase.RUNNING else info
+        if info.phase is not ClusterPhase.RUNNING:
+            early = await self._backend.early(self._name, seen)
+            if early is None:
+                # With the address it is asked often.
+                return (
+                    info.replace(address=self._backend.reach(seen.cluster)) if head_runs(seen.pods) else info
+                )
+            info = early
+        return await self._connect(seen.cluster, info)
 
     def _check(self, cluster: Mapping[str, Any]) -> None:
         """Refuse a cluster that was made from something else than what is asked for."""

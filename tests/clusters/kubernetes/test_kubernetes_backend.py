@@ -236,6 +236,25 @@ async def test_what_waiting_cannot_help_fails_at_once(ground: Ground) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_head_that_answers_is_used_before_the_kubelet_has_asked_it(ground: Ground) -> None:
+    ground.server.ready, ground.dashboard.well = False, False
+    backend, heard = ground.backend(), list[ClusterInfo]()
+    start = asyncio.create_task(backend.ensure(SPEC, heard.append))
+    await until(lambda: heard and heard[-1].reason == "Starting Ray")
+    assert (await backend.get("default")).phase is ClusterPhase.STARTING
+    assert (await backend.list())[0].reason == "Starting Ray"
+    found = await backend.find("default")
+    assert found is not None and not found.info.address
+    ground.dashboard.well = True
+    connection = await asyncio.wait_for(start, 3)  # well before the next look at what no watch tells
+    assert connection.info.phase is ClusterPhase.RUNNING and heard[-1] == connection.info
+    for info in (await backend.get("default"), *await backend.list()):
+        assert (info.phase, info.session) == (ClusterPhase.RUNNING, "session_1")
+    found = await backend.find("default")
+    assert found is not None and found.ray_token == RAY_TOKEN
+
+
+@pytest.mark.asyncio
 async def test_the_store_is_waited_for_too(ground: Ground, store: RedisServer) -> None:
     store.stop()
     try:

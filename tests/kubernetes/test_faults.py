@@ -243,14 +243,26 @@ def test_the_api_server_for_half_a_minute(
     until(lambda: len(tenant.pods("worker")) == 1, "one worker")
 
 
-def test_redis(tenant: Tenant, core: client.CoreV1Api, kernel: NotebookKernel) -> None:
+def test_redis(
+    tenant: Tenant, admin: client.ApiClient, core: client.CoreV1Api, kernel: NotebookKernel
+) -> None:
     """What a job prints meanwhile is kept where it runs, and comes in order."""
+
+    def wanted(pods: int) -> None:
+        body = {"spec": {"replicas": pods}}
+        client.AppsV1Api(admin).patch_namespaced_stateful_set_scale(REDIS, tenant.namespace, body)
+
     begun(kernel, "counting", 60)
-    name = f"{REDIS}-0"
-    [redis] = [p for p in core.list_namespaced_pod(tenant.namespace).items if p.metadata.name == name]
+    redis = core.read_namespaced_pod(f"{REDIS}-0", tenant.namespace)
     began = time.monotonic()
-    killed(tenant, redis)
-    assert redis_runs(core, tenant.namespace, after=redis.metadata.uid) != redis.metadata.uid
+    wanted(0)
+    try:
+        killed(tenant, redis)
+        time.sleep(20)
+        assert said(kernel, "print(counting.phase.value)") == "running"
+    finally:
+        wanted(1)
+    redis_runs(core, tenant.namespace, after=redis.metadata.uid)
     print(f"\nRedis was away for {time.monotonic() - began:.1f} s")
     assert is_whole(kernel, "counting", 60)
     works(kernel)

@@ -21,22 +21,22 @@ from ...errors import (
     UsageError,
 )
 from ...models import ClusterInfo, ClusterPhase, ClusterSpec, Profile, WorkerGroup
-from ...profiles import apply, check_caps, pick, scaled
+from ...profiles import apply, pick
 from .. import owner
 from ..address import configured_store, configured_token
 from ..checks import look
 from ..connection import Connection, read_connection
+from . import groups
 from .api import EVENTS, PODS, RAYCLUSTERS, SECRETS, KubeApi
 from .conditions import Verdict, head_runs, judged
 from .credentials import StoreSecret, secret_text
 from .manifest import (
     ANNOTATION_CHOICES,
-    ANNOTATION_CLUSTER,
     CONNECTION_FILE,
     has_store,
     labels_of,
-    limits_of,
     made_from,
+    name_of,
     object_name,
     ray_cluster,
     worker_group,
@@ -55,8 +55,6 @@ __all__ = ["KubernetesBackend", "Reach", "in_cluster", "no_rights"]
 
 #: Gives the address of Ray's Jobs API from a RayCluster.
 Reach = Callable[[Mapping[str, Any]], str]
-#: Worker groups of a RayCluster, and the choices that it says it was made with.
-_Groups = tuple[list[dict[str, Any]], dict[str, Any]]
 #: How long a deletion may take, seconds: pods have 30 to end.
 DELETE_TIMEOUT = 100.0
 #: How long a head that is not called ready may take for an answer, seconds: whoever watches waits for it.
@@ -185,7 +183,9 @@ class KubernetesBackend:
             api.list(PODS, labelSelector=f"ray.io/cluster in ({names})"), api.list(EVENTS)
         )
         seen = [seen_of(cluster, pods, events) for cluster in found]
-        return list(await asyncio.gather(*(self._told(_name(s), s) for s in seen)))
+        return list(
+            await asyncio.gather(*(self._told(name_of(c), s) for c, s in zip(found, seen, strict=True)))
+        )
 
     async def scale(self, name: str, workers: int) -> ClusterInfo:
         """Give the first worker group so many workers."""
@@ -208,13 +208,8 @@ class KubernetesBackend:
         """
         if workers < 0:
             raise UsageError(f"{workers} workers cannot be", "It is a number from 0 on")
-        return await self._change_groups(
-            name,
-            lambda cluster: (
-                _scaled(cluster, name, group, workers),
-                self._scaled_choices(cluster, group, workers),
-            ),
-        )
+        profiles = self.config.cluster_profiles()
+        return await self._change_groups(name, lambda it: groups.scaled(it, group, workers, profiles))
 
     async def add_group(self, name: str, group: WorkerGroup) -> ClusterInfo:
         """Give a cluster that is there another worker group, of the image and with the volumes that it has.
@@ -226,18 +221,12 @@ class KubernetesBackend:
             cluster does not allow so much.
         """
 
-        def added(cluster: Mapping[str, Any]) -> _Groups:
-            there = list(cluster["spec"].get("workerGroupSpecs", ()))
-            if group.name in (entry["groupName"] for entry in there):
-                raise UsageError(
-                    f"cluster {name!r} has a worker group {group.name!r} already",
-                    "Scale that one, or give this one another name",
-                )
-            profile, choices = made_from(cluster)
+        def added(cluster: Mapping[str, Any]) -> groups.Change:
+            profile, _ = made_from(cluster)
             declared = {known.name for known in self.config.cluster_profiles()}
             asked = ClusterSpec(name, profile) if profile in declared else ClusterSpec(name)
             made = worker_group(cluster, self._whole(asked)[1], self.config.owner, group)
-            return [*there, made], choices
+            return groups.added(cluster, made)
 
         return await self._change_groups(name, added)
 
@@ -251,30 +240,11 @@ class KubernetesBackend:
         ClusterError
             Its workers are not gone in time.
         """
-
-        def emptied(cluster: Mapping[str, Any]) -> _Groups:
-            _without(cluster, name, group)
-            none = {"replicas": 0, "minReplicas": 0, "maxReplicas": 0}
-            groups = cluster["spec"]["workerGroupSpecs"]
-            kept = [{**entry, **none} if entry["groupName"] == group else entry for entry in groups]
-            return kept, made_from(cluster)[1]
-
-        def removed(cluster: Mapping[str, Any]) -> _Groups:
-            left = _without(cluster, name, group)
-            profile, choices = made_from(cluster)
-            gone = [
-                field.name
-                for known in self.config.cluster_profiles()
-                if known.name == profile
-                for field in known.fields
-                if field.path.startswith(f"groups.{group}.")
-            ]
-            return left, {key: value for key, value in choices.items() if key not in gone}
-
         # KubeRay no longer looks at the pods of a group that it is not told of: they would stay.
-        await self._change_groups(name, emptied)
+        await self._change_groups(name, lambda cluster: groups.emptied(cluster, group))
         await self._until_empty(name, group)
-        return await self._change_groups(name, removed)
+        profiles = self.config.cluster_profiles()
+        return await self._change_groups(name, lambda cluster: groups.removed(cluster, group, profiles))
 
     async def _until_empty(self, name: str, group: str) -> None:
         """Wait until a worker group has no pod."""
@@ -292,41 +262,25 @@ class KubernetesBackend:
                 )
             await asyncio.sleep(0.5)
 
-    async def _change_groups(self, name: str, change: Callable[[Mapping[str, Any]], _Groups]) -> ClusterInfo:
+    async def _change_groups(
+        self, name: str, change: Callable[[Mapping[str, Any]], groups.Change]
+    ) -> ClusterInfo:
         """Change the worker groups of a cluster, and what it says that it was made from."""
         for _ in range(5):  # KubeRay writes into the object too
             cluster = await self._there(name)
-            groups, choices = change(cluster)
-            self._check_caps({**cluster, "spec": {**cluster["spec"], "workerGroupSpecs": groups}}, cluster)
+            made, choices = change(cluster)
+            groups.check_growth(cluster, made, self.config.cluster_profiles())
             metadata = {
                 "resourceVersion": cluster["metadata"]["resourceVersion"],
                 "annotations": {ANNOTATION_CHOICES: json.dumps(choices) if choices else None},
             }
-            body = {"metadata": metadata, "spec": {"workerGroupSpecs": groups}}
+            body = {"metadata": metadata, "spec": {"workerGroupSpecs": made}}
             try:
                 await self.api.patch(RAYCLUSTERS, cluster["metadata"]["name"], body)
             except (Conflict, NotThere):
                 continue
             return await self.get(name)
         raise ClusterError(f"cluster {name!r} changes all the time", "Try again in a moment")
-
-    def _check_caps(self, changed: Mapping[str, Any], before: Mapping[str, Any]) -> None:
-        """Refuse what makes a cluster larger than its profile allows; one that shrinks is never refused."""
-        profile, _ = made_from(changed)
-        total, had = limits_of(changed), limits_of(before)
-        grown = {name: amount if amount > had[name] else 0 for name, amount in total.items()}
-        for known in self.config.cluster_profiles():
-            if known.name == profile:
-                check_caps(known, grown)
-
-    def _scaled_choices(self, cluster: Mapping[str, Any], group: str, workers: int) -> dict[str, Any]:
-        """Give the choices of a cluster with another number of workers, if its profile allows that."""
-        name, choices = made_from(cluster)
-        group = group or cluster["spec"]["workerGroupSpecs"][0]["groupName"]
-        for profile in self.config.cluster_profiles():
-            if profile.name == name:
-                choices = scaled(profile, choices, group, workers)
-        return choices
 
     async def suspend(self, name: str) -> ClusterInfo:
         """End all pods of the cluster, and keep its object."""
@@ -477,7 +431,7 @@ class KubernetesBackend:
             detail=verdict.detail,
             address=self.reach(cluster) if cluster and running else "",
             ray=str(cluster["spec"].get("rayVersion", "")) if cluster else "",
-            workers=_workers(cluster["spec"]) if cluster else None,
+            workers=groups.workers_of(cluster["spec"]) if cluster else None,
             since=verdict.since,
         )
 
@@ -572,61 +526,5 @@ async def _until_gone(api: KubeApi, name: str, uid: str, holding: list[Any]) -> 
             holding.append(seen.cluster)
 
 
-def _name(seen: Seen) -> str:
-    assert seen.cluster is not None
-    annotations = seen.cluster["metadata"].get("annotations", {})
-    return str(annotations.get(ANNOTATION_CLUSTER) or seen.cluster["metadata"]["name"])
-
-
 def _selector(labels: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in labels.items())
-
-
-def _workers(spec: Mapping[str, Any]) -> int | None:
-    """Give how many workers are wanted, where one number can say it: as `scale` sets it."""
-    groups = spec.get("workerGroupSpecs", ())
-    if spec.get("enableInTreeAutoscaling") or len(groups) != 1:
-        return None
-    return sum(int(group.get("replicas", 0)) for group in groups)
-
-
-def _scaled(cluster: Mapping[str, Any], name: str, group: str, workers: int) -> list[dict[str, Any]]:
-    """Give the worker groups of a cluster, one of them with so many workers."""
-    spec = cluster["spec"]
-    if spec.get("enableInTreeAutoscaling"):
-        raise UsageError(
-            f"Ray's autoscaler decides how many workers cluster {name!r} has",
-            "Ask for what the cell needs with --cpus, --gpus or --memory",
-        )
-    groups = [dict(entry) for entry in spec.get("workerGroupSpecs", ())]
-    for entry in groups:
-        if group in ("", entry["groupName"]):
-            # Without an autoscaler KubeRay keeps replicas between these two; nothing else uses them.
-            low, high = entry.get("minReplicas", 0), entry.get("maxReplicas", workers)
-            entry.update(replicas=workers, minReplicas=min(low, workers), maxReplicas=max(high, workers))
-            return groups
-    known = ", ".join(entry["groupName"] for entry in groups)
-    raise UsageError(
-        f"cluster {name!r} has no worker group {group!r}" if group else f"cluster {name!r} has no workers",
-        f"It has: {known}"
-        if known
-        else "Give it groups in kubernetes_cluster, then %ray cluster down and up",
-    )
-
-
-def _without(cluster: Mapping[str, Any], name: str, group: str) -> list[dict[str, Any]]:
-    """Give the worker groups of a cluster, less one of them."""
-    spec = cluster["spec"]
-    groups = list(spec.get("workerGroupSpecs", ()))
-    left = [entry for entry in groups if entry["groupName"] != group]
-    if len(left) == len(groups):
-        known = ", ".join(entry["groupName"] for entry in groups)
-        raise UsageError(
-            f"cluster {name!r} has no worker group {group!r}", f"It has: {known}" if known else "It has none"
-        )
-    if not left and spec["headGroupSpec"].get("rayStartParams", {}).get("num-cpus") == "0":
-        raise UsageError(
-            f"{group!r} is the last worker group of cluster {name!r}, and its head runs no cells",
-            "Scale it to 0 workers, or add another group first",
-        )
-    return left

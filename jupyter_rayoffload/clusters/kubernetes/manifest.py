@@ -28,6 +28,7 @@ __all__ = [
     "labels_of",
     "limits_of",
     "made_from",
+    "name_of",
     "object_name",
     "overlaid",
     "ray_cluster",
@@ -178,6 +179,12 @@ def limits_of(cluster: Mapping[str, Any]) -> dict[str, float]:
                 if name:
                     total[name] += count * (group.get("numOfHosts") or 1) * quantity(str(amount))
     return total
+
+
+def name_of(cluster: Mapping[str, Any]) -> str:
+    """Give the name that a RayCluster has for its owner."""
+    metadata = cluster["metadata"]
+    return str((metadata.get("annotations") or {}).get(ANNOTATION_CLUSTER) or metadata["name"])
 
 
 def made_from(cluster: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A laptop: cells run on a cluster that is reached through the API server alone, by a restricted account."""
+"""A laptop: a script and the quickstart run by way of the API server alone, by a restricted account."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from jupyter_rayoffload.remote.store import StoreAddress
 from tests.kubernetes.bed import Bed
 from tests.kubernetes.bed.image import ray_image, ray_version
 from tests.kubernetes.ground import LIMIT, until
+from tests.kubernetes.tenants import EXAMPLES
 from tests.ray_fixture import short_folder
 from tests.servers import RedisServer
 
@@ -42,8 +43,8 @@ SPEC = ClusterSpec(
     image=ray_image(),
     ray=ray_version(),
     head=PodSpec(
-        cpus=1,
-        memory=2 << 30,
+        cpus=3,  # the job takes one, and its own tasks want some
+        memory=4 << 30,
         requests={"cpu": "100m", "memory": "512Mi"},
         start_params={"object-store-memory": str(100 << 20)},
     ),
@@ -70,7 +71,7 @@ async def main():
 
 asyncio.run(main())
 """
-#: What somebody does on a laptop, with settings in the environment alone. The job itself has the only CPU.
+#: What somebody does on a laptop, with settings in the environment alone.
 SCRIPT = """
 import hashlib, os, sys, tempfile
 from pathlib import Path
@@ -80,7 +81,7 @@ from jupyter_rayoffload import submit
 job = submit(
     "import ray, socket\\n"
     "print('Hello from', socket.gethostname())\\n"
-    "total = ray.get(ray.remote(lambda given: sum(given)).options(num_cpus=0).remote(numbers))\\n"
+    "total = ray.get(ray.remote(lambda given: sum(given)).remote(numbers))\\n"
     "total",
     inputs={"numbers": list(range(10))},
 )
@@ -163,11 +164,21 @@ def test_cells_run_from_a_laptop_through_the_api_server_alone(
     work.mkdir()
     with short_folder() as home:
         environment = settings(account("laptop", ROLE), home)
-        command = [sys.executable, "-c", SCRIPT]
-        done = subprocess.run(command, env=environment, cwd=work, capture_output=True, text=True, timeout=800)
+        done, quickstart = (
+            subprocess.run(
+                [sys.executable, *command],
+                env=environment,
+                cwd=work,
+                capture_output=True,
+                text=True,
+                timeout=400,
+            )
+            for command in (["-c", SCRIPT], [str(EXAMPLES / "demo.py")])
+        )
         left = list((home / "tmp").iterdir())
         kept = [p for p in home.rglob("*") if p.is_file() and store.password.encode() in p.read_bytes()]
     assert done.returncode == 0, done.stdout + done.stderr
+    assert quickstart.returncode == 0, quickstart.stdout + quickstart.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "45 45"
     assert f"Hello from {NAME}-head" in done.stdout

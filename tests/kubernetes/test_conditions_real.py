@@ -24,6 +24,7 @@ from jupyter_rayoffload.clusters.kubernetes.backend import KubernetesBackend
 from jupyter_rayoffload.clusters.kubernetes.conditions import Verdict, judged
 from jupyter_rayoffload.clusters.kubernetes.manifest import object_name
 from jupyter_rayoffload.config import RayOffload
+from jupyter_rayoffload.errors import ClusterError
 from jupyter_rayoffload.models import ClusterInfo, ClusterPhase
 from tests.kubernetes.bed import Bed
 from tests.kubernetes.ground import FAREWELL, head_address, ray_cluster, until
@@ -37,6 +38,7 @@ PANEL_SECONDS = 5.0
 #: RAYOFFLOAD_RECORD=1 writes it anew.
 RECORDED = Path(__file__).parents[1] / "clusters" / "kubernetes" / "recorded"
 Json = dict[str, Any]
+SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}}
 STARTING, FAILED, RUNNING = ClusterPhase.STARTING, ClusterPhase.FAILED, ClusterPhase.RUNNING
 
 
@@ -122,6 +124,14 @@ def mount_what_is_not_there(spec: Json) -> None:
     pod["containers"][0]["volumeMounts"] = [{"name": "store", "mountPath": "/store"}]
 
 
+def prepare_slowly(spec: Json) -> None:
+    """Let a worker do something first that takes its time."""
+    pod = spec["workerGroupSpecs"][0]["template"]["spec"]
+    image = pod["containers"][0]["image"]
+    slow = {"name": "prepares", "image": image, "command": ["sleep", "600"], "resources": SMALL}
+    pod["initContainers"] = [slow]
+
+
 CASES = [
     Case(
         "quota",
@@ -197,6 +207,14 @@ CASES = [
         RUNNING,
         "No worker yet: the image registry.invalid/ray:1 cannot be pulled",
         change=lambda spec: worker(spec).update(image="registry.invalid/ray:1"),
+        simulated=False,
+        workers=1,
+    ),
+    Case(
+        "slow-worker",
+        RUNNING,
+        "No worker yet: its init container prepares has run for .*",
+        change=prepare_slowly,
         simulated=False,
         workers=1,
     ),
@@ -322,6 +340,14 @@ class Panel:
             await backend.aclose()
             await asyncio.sleep(FAREWELL)
 
+    def failure(self) -> ClusterError | None:
+        """Give why there is nothing to watch, once that is known."""
+        if not self._task.done():
+            return None
+        error = self._task.exception()
+        assert isinstance(error, ClusterError), error
+        return error
+
     def knows(self, reason: str, phase: ClusterPhase, since: float) -> None:
         """See that this was said soon after the API server has known it.
 
@@ -411,3 +437,33 @@ def test_a_deletion_that_does_not_get_on_names_what_holds_it(witness: Witness, p
         panel.knows(reason, ClusterPhase.STOPPING, time.monotonic())
     finally:
         witness.custom.patch_namespaced_custom_object(*where, {"metadata": {"finalizers": []}})
+
+
+@pytest.fixture
+def no_kuberay(admin: client.ApiClient, witness: Witness) -> Iterator[None]:
+    """Take the kind of object away that KubeRay brings, for one test; see the operator take it up again."""
+    api, kind = client.ApiextensionsV1Api(admin), "rayclusters.ray.io"
+    kept = admin.sanitize_for_serialization(api.read_custom_resource_definition(kind))
+
+    def there() -> list[str]:
+        found = api.list_custom_resource_definition(field_selector=f"metadata.name={kind}").items
+        return [c.type for crd in found for c in crd.status.conditions or () if c.status == "True"]
+
+    api.delete_custom_resource_definition(kind)
+    try:
+        until(lambda: not there(), "the definition is gone")
+        yield
+    finally:
+        api.create_custom_resource_definition(
+            {**kept, "metadata": {key: kept["metadata"][key] for key in ("name", "annotations")}}
+        )
+        until(lambda: "Established" in there(), "the definition is back")
+    witness.create(0, True, lambda spec: None)
+    until(lambda: witness.look().phase is not STARTING or witness.last["pods"], "the operator is at work")
+
+
+def test_a_kubernetes_without_kuberay_is_said(no_kuberay: None, panel: Panel) -> None:
+    since = time.monotonic()
+    error = until(panel.failure, "the panel hears of it", PANEL_SECONDS)
+    print(f"\nthe panel says so {time.monotonic() - since:+.2f} s after it began to look: {error}")
+    assert "KubeRay is not installed" in error.message and error.hint

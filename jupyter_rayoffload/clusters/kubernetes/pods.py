@@ -17,7 +17,9 @@ __all__ = ["Trouble", "condition", "instant", "is_ready", "is_running", "quantit
 
 Json = Mapping[str, Any]
 
-#: A worker's init container asks for the head; longer than this, seconds, and the head cannot be reached.
+#: KubeRay gives each worker this init container, which waits for the head (ray-operator's common/pod.go).
+SEEKS_HEAD = "wait-gcs-ready"
+#: It asks for the head; longer than this, seconds, and the head cannot be reached.
 HEAD_SECONDS = 60.0
 #: A container that has crashed so often will not stop doing so.
 CRASHES = 3
@@ -165,7 +167,7 @@ def _containers(pod: Json, now: float) -> Trouble | None:
         found = (
             _crashed(pod, container)
             or _waits(state.get("waiting") or {}, container)
-            or (_seeks_head(state.get("running") or {}, now) if init else None)
+            or (_prepares(container, state.get("running") or {}, now) if init else None)
         )
         if found:
             return found
@@ -226,9 +228,15 @@ def _limit(pod: Json, container: str) -> float:
     return 0
 
 
-def _seeks_head(running: Json, now: float) -> Trouble | None:
+def _prepares(container: Json, running: Json, now: float) -> Trouble | None:
     since = instant(running.get("startedAt"))
-    if since is None or now - since < HEAD_SECONDS:
+    if since is None:
+        return None
+    if container.get("name") != SEEKS_HEAD:  # one of the site's
+        return Trouble(
+            f"Its init container {container.get('name')} has run for {{since:{since:.0f}}}", weight=1
+        )
+    if now - since < HEAD_SECONDS:
         return None
     return Trouble(
         "A worker cannot reach the head",

@@ -361,6 +361,26 @@ TABLE: list[tuple[str, Json | None, list[Json], list[Json], ClusterPhase, str, b
         False,
     ),
     (
+        "a worker that the site prepares slowly",
+        cluster(READY, workers=1),
+        [
+            pod(ready=True),
+            pod(
+                "worker",
+                status={
+                    "initContainerStatuses": [
+                        {"name": "wait-gcs-ready", "state": {"terminated": {"exitCode": 0}}},
+                        {"name": "data", "state": {"running": {"startedAt": at(-HEAD_SECONDS - 1)}}},
+                    ]
+                },
+            ),
+        ],
+        [],
+        RUNNING,
+        f"No worker yet: its init container data has run for {{since:{NOW - HEAD_SECONDS - 1:.0f}}}",
+        False,
+    ),
+    (
         "a worker beyond the quota",
         {**refused(QUOTA.format(4)), "spec": {"workerGroupSpecs": [{"replicas": 3}]}},
         [pod(ready=True), pod("worker", ready=True)],

@@ -25,6 +25,11 @@ from tests.kubernetes.tenants import EXAMPLES
 from tests.ray_fixture import short_folder
 from tests.servers import RedisServer
 
+ROOT = EXAMPLES.parent
+#: Variables of this test's own environment that a laptop has not.
+FOREIGN = ("RAYOFFLOAD_", "KUBERNETES_", "PYTHON", "PYTEST", "VIRTUAL_ENV")
+#: What a person has there for notebooks, and what the quickstart imports.
+NOTEBOOKS = ("ipykernel", "nbclient", "pandas", "matplotlib", "tqdm")
 NAME, SECRET, REDIS = object_name("ada", "default"), "rayoffload-store", "rayoffload-redis"
 #: What docs/clusters.md asks a site to grant to whoever is outside, and nothing more.
 ROLE = [
@@ -123,9 +128,20 @@ def store(bed: Bed, namespace: str, core: client.CoreV1Api) -> Iterator[StoreAdd
             server.stop()
 
 
+@pytest.fixture
+def laptop(tmp_path: Path) -> Path:
+    """Install what a laptop needs, which is no Ray, and what the quickstart imports; give its Python."""
+    folder = tmp_path / "laptop"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    uv = [Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--python", python]
+    subprocess.run([*uv, f"{ROOT}[kubernetes]", *NOTEBOOKS], check=True, timeout=300)
+    return python
+
+
 def settings(kubeconfig: Path, folder: Path) -> dict[str, str]:
     """Give the environment of a laptop: nothing of a pod, and nothing of this test's user."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAYOFFLOAD_", "KUBERNETES_"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
     temporary = folder / "tmp"
     temporary.mkdir()
     return {
@@ -147,6 +163,7 @@ def test_cells_run_from_a_laptop_through_the_api_server_alone(
     namespace: str,
     core: client.CoreV1Api,
     store: StoreAddress,
+    laptop: Path,
     tmp_path: Path,
 ) -> None:
     file = Connection(ClusterInfo(), store, "ada", os.urandom(32), tmp_path / "unused")
@@ -166,7 +183,7 @@ def test_cells_run_from_a_laptop_through_the_api_server_alone(
         environment = settings(account("laptop", ROLE), home)
         done, quickstart = (
             subprocess.run(
-                [sys.executable, *command],
+                [laptop, *command],
                 env=environment,
                 cwd=work,
                 capture_output=True,
@@ -181,6 +198,7 @@ def test_cells_run_from_a_laptop_through_the_api_server_alone(
     assert quickstart.returncode == 0, quickstart.stdout + quickstart.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "45 45"
+    assert not list((laptop.parents[1] / "lib").glob("*/site-packages/ray")), "a laptop needs no Ray"
     assert f"Hello from {NAME}-head" in done.stdout
     assert "reversed" in lines
     assert lines[-1].startswith("['rayoffload-forward-"), "the store was reached by port-forward"

@@ -25,20 +25,13 @@ from typing import Any
 import anywidget
 import traitlets
 
-from .ansi import LogBuffer, fold, strip
 from .cluster_view import RESTING, History, Request, cluster_view
 from .errors import OffloadError
+from .loglines import LogLines
 from .models import ClusterInfo, JobRecord
 from .view import job_view
 
 __all__ = ["ClusterPanel", "JobPanel"]
-
-#: Lines in a snapshot, in a delta, and in one answer.
-WINDOW = 2_000
-#: Characters in a snapshot or a delta: the newest line is always there.
-WINDOW_SIZE = 400_000
-#: Matching lines of a search that are named; beyond, only their number.
-MOST_FOUND = 10_000
 
 STATIC = Path(__file__).parent / "static"
 
@@ -131,8 +124,7 @@ class JobPanel(_Panel):
     def __init__(
         self, record: JobRecord, read_log: Callable[[int, int], Sequence[str]] | None = None
     ) -> None:
-        self._buffer = LogBuffer()
-        self._read_log = read_log
+        self._lines = LogLines(read_log)
         self._seq = 0
         self._sending = threading.Lock()
         super().__init__(job_view(record))
@@ -155,56 +147,30 @@ class JobPanel(_Panel):
         if not text:
             return
         with self._sending:
-            changed = self._buffer.write(text)
+            changed = self._lines.write(text)
             self._seq += 1
-            self.send({"log": {"seq": self._seq, "changed": changed, **self._window(changed)}})
+            self.send({"log": {"seq": self._seq, "changed": changed, **self._lines.window(changed)}})
 
     def _snapshot(self) -> dict[str, Any]:
         with self._sending:
-            return {"seq": self._seq, **self._window(0)}
-
-    def _window(self, first: int) -> dict[str, Any]:
-        """Give the lines from `first` on, or the newest of them where they are many."""
-        total = self._buffer.total
-        lines = self._buffer.lines(max(first, total - WINDOW), total)
-        size, begin = 0, len(lines)
-        while begin and (size := size + len(lines[begin - 1])) <= WINDOW_SIZE:
-            begin -= 1
-        begin = min(begin, max(0, len(lines) - 1))
-        return {"first": total - len(lines) + begin, "lines": lines[begin:], "total": total}
+            return {"seq": self._seq, **self._lines.window(0)}
 
     def _on_message(self, widget: Any, content: Any, buffers: Any) -> None:
         if not isinstance(content, dict):
             return
         if "want" in content:
             first, last = (max(0, int(n)) for n in content["want"])
-            self.send({"got": {"first": first, "lines": self._lines(first, min(last, first + WINDOW))}})
+            self.send({"got": {"first": first, "lines": self._lines.lines(first, last)}})
         elif "find" in content:
             # A million lines take most of a second: not in the thread that serves the page.
             threading.Thread(target=self._find, args=(dict(content["find"]),), daemon=True).start()
         else:
             super()._on_message(widget, content, buffers)
 
-    def _lines(self, first: int, last: int) -> list[str]:
-        last = min(last, self._buffer.total)
-        if first >= self._buffer.first or self._read_log is None:
-            missing = max(0, min(last, self._buffer.first) - first)
-            return [""] * missing + self._buffer.lines(first + missing, last)
-        return [fold(line)[0] for line in self._read_log(first, last)]
-
     def _find(self, asked: Mapping[str, Any]) -> None:
         """Answer with the numbers of the lines that contain a text."""
-        text, exact = str(asked.get("text", "")), bool(asked.get("case"))
-        wanted = text if exact else text.lower()
-        found: list[int] = []
-        count, total = 0, self._buffer.total
-        for first in range(0, total if wanted else 0, WINDOW):
-            for number, line in enumerate(self._lines(first, first + WINDOW), first):
-                shown = strip(line) if "\x1b" in line else line
-                if wanted in (shown if exact else shown.lower()):
-                    count += 1
-                    found += [number] if count <= MOST_FOUND else []
-        self.send({"found": {"id": asked.get("id"), "lines": found, "count": count}})
+        found = self._lines.find(str(asked.get("text", "")), bool(asked.get("case")))
+        self.send({"found": {"id": asked.get("id"), **found}})
 
 
 class ClusterPanel(_Panel):

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jupyter_rayoffload import loglines
 from jupyter_rayoffload import panel as panels
+from jupyter_rayoffload.ansi import LogBuffer
 from jupyter_rayoffload.models import (
     Failure,
     JobOptions,
@@ -95,7 +97,7 @@ def test_snapshot_and_deltas_are_the_whole_log_however_they_interleave(texts, op
     panel = panels.JobPanel(record())
     messages = []
     panel.send = lambda content, buffers=None: messages.append(content)
-    before, panels.WINDOW = panels.WINDOW, window
+    before, loglines.WINDOW = loglines.WINDOW, window
     try:
         for text in texts[:opened]:
             panel.write("stdout", text)
@@ -109,9 +111,9 @@ def test_snapshot_and_deltas_are_the_whole_log_however_they_interleave(texts, op
                 panel._handle_custom_msg({"want": [number, number + 3]}, [])
                 page.message(messages[-1])
     finally:
-        panels.WINDOW = before
+        loglines.WINDOW = before
         panel.close()
-    whole = panels.LogBuffer()
+    whole = LogBuffer()
     whole.write("".join(texts))
     assert page.total == whole.total
     assert [page.lines[n] for n in range(page.total)] == whole.lines(0, whole.total)
@@ -126,7 +128,7 @@ def test_older_lines_come_from_the_owners_log(made):
     assert (delta["log"]["first"], delta["log"]["total"]) == (98_000, 100_000)
     got = ask(panel, {"want": [5, 9]})["got"]
     assert got == {"first": 5, "lines": ["line 5", "line 6", "new \x1b[31mred\x1b[0m", "line 8"]}
-    assert len(ask(panel, {"want": [0, 100_000]})["got"]["lines"]) == panels.WINDOW
+    assert len(ask(panel, {"want": [0, 100_000]})["got"]["lines"]) == loglines.WINDOW
     assert ask(panel, {"want": [99_999, 100_005]})["got"]["lines"] == ["line 99999"]
 
 
@@ -151,17 +153,17 @@ def test_a_search_reads_the_whole_log_without_its_colours(made, text, case, foun
 
 def test_a_search_names_so_many_lines_and_counts_all(made):
     panel = made()
-    panel.write("stdout", "x\n" * (panels.MOST_FOUND + 5))
+    panel.write("stdout", "x\n" * (loglines.MOST_FOUND + 5))
     said(panel)
     found = ask(panel, {"find": {"id": "1", "text": "x"}})["found"]
-    assert (len(found["lines"]), found["count"]) == (panels.MOST_FOUND, panels.MOST_FOUND + 5)
+    assert (len(found["lines"]), found["count"]) == (loglines.MOST_FOUND, loglines.MOST_FOUND + 5)
 
 
 def test_a_snapshot_stays_small_whatever_was_printed(made):
     panel = made()
     panel.write("stdout", ("x" * 50_000 + "\n") * 100 + "last")
     log = panel.get_state("log")["log"]
-    assert sum(map(len, log["lines"])) <= panels.WINDOW_SIZE
+    assert sum(map(len, log["lines"])) <= loglines.WINDOW_SIZE
     assert log["lines"][-1] == "last"
     assert log["total"] == 101
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import sentences, words
 from ..cluster_view import cluster_view
 from ..models import ClusterInfo, JobRecord
+from ..pages import job_page, row_fact
+from ..record import bundle
 from ..remote.events import Entry
 from ..view import job_view
 
-__all__ = ["cluster_body", "entry_body", "job_body", "job_filter", "job_summary", "log_text"]
+__all__ = ["cluster_body", "entry_body", "job_body", "job_filter", "job_summary", "log_text", "record_output"]
 
 #: Instead of a value that people may have meant for the job alone.
 MASK = "…"
@@ -25,8 +27,8 @@ def cluster_body(info: ClusterInfo, dashboard: str) -> Json:
     return {"name": shown.name, **shown.to_json(), "view": cluster_view(shown)}
 
 
-def job_body(record: JobRecord, dashboard: str) -> Json:
-    """Give all that is known of a job."""
+def job_body(record: JobRecord, dashboard: str, kept: float = 0.0) -> Json:
+    """Give all that is known of a job; `kept` is how long the store keeps records, seconds."""
     shown = record.replace(dashboard=dashboard if record.dashboard else "")
     body = shown.to_json()
     spec = body["spec"] = dict(body["spec"])
@@ -34,7 +36,7 @@ def job_body(record: JobRecord, dashboard: str) -> Json:
     spec.pop("cell_line", None)
     if env := spec.get("options", {}).get("env"):
         spec["options"] = {**spec["options"], "env": dict.fromkeys(env, MASK)}
-    return {**body, "view": job_view(shown)}
+    return {**body, "view": job_view(shown), "page": job_page(shown, kept)}
 
 
 def job_summary(record: JobRecord) -> Json:
@@ -49,6 +51,7 @@ def job_summary(record: JobRecord) -> Json:
         "word": words.phase_word(record.phase),
         "state": words.icon(record.phase),
         "reason": sentences.sentence(record),
+        "fact": row_fact(record),
         "notebook": spec.notebook,
         "cluster": record.cluster,
         "created": spec.created,
@@ -56,6 +59,13 @@ def job_summary(record: JobRecord) -> Json:
         "finished": record.ended,
         "attempt": record.attempt,
     }
+
+
+def record_output(record: JobRecord, tail: Sequence[str], total: int) -> Json:
+    """Give the static record as an output, without what the cell displayed: that stands behind it."""
+    metadata = {"rayoffload": {"job": record.id, "phase": record.phase.value, "home": True}}
+    data = dict(bundle(record, (), tail, total))
+    return {"output_type": "display_data", "data": data, "metadata": metadata}
 
 
 def job_filter(phase: str = "", notebook: str = "", text: str = "") -> Callable[[JobRecord], bool]:

@@ -166,7 +166,8 @@ class Handler(APIHandler):
 
     def give_job(self, record: Any, status: int = 200) -> None:
         """Give a job."""
-        self.answer(bodies.job_body(record, self.dashboard(record.cluster)), status)
+        kept = self.service.config.lifetimes().record
+        self.answer(bodies.job_body(record, self.dashboard(record.cluster), kept), status)
 
 
 def _finite(part: Any) -> Any:
@@ -397,7 +398,7 @@ class OutputsHandler(Handler):
     @answers
     async def get(self, id: str) -> None:
         """See ``openapi.yaml``."""
-        self.answer({"outputs": await self.service.outputs(id)})
+        self.answer({"outputs": await self.service.outputs(id, self.query["record"])})
 
 
 class LogHandler(Handler):
@@ -413,6 +414,32 @@ class LogHandler(Handler):
         entries, more = await self.service.entries(id, self.query["after"])
         following = entries[-1].id if entries else self.query["after"]
         self.answer({"text": bodies.log_text(entries), "next": following, "more": more})
+
+
+class LinesHandler(Handler):
+    """The same, as a terminal would show it."""
+
+    path = "/jobs/{id}/lines"
+
+    @web.authenticated
+    @authorized
+    @answers
+    async def get(self, id: str) -> None:
+        """See ``openapi.yaml``."""
+        self.answer(await self.service.lines(id, self.query["first"], self.query.get("last")))
+
+
+class FindHandler(Handler):
+    """Lines of a log with a text."""
+
+    path = "/jobs/{id}/find"
+
+    @web.authenticated
+    @authorized
+    @answers
+    async def get(self, id: str) -> None:
+        """See ``openapi.yaml``."""
+        self.answer(await self.service.find(id, self.query["text"], self.query["case"]))
 
 
 class EventsHandler(Handler):
@@ -459,6 +486,8 @@ HANDLERS: tuple[type[Handler], ...] = (
     RerunHandler,
     OutputsHandler,
     LogHandler,
+    LinesHandler,
+    FindHandler,
     EventsHandler,
 )
 

@@ -95,6 +95,8 @@ def checked_query(path: str, method: str, given: Mapping[str, str]) -> dict[str,
     for parameter in known:
         name, schema = parameter["name"], parameter["schema"]
         if name not in given:
+            if parameter.get("required"):
+                raise UsageError(f"the parameter {name} is missing", "openapi.yaml says what it may be")
             out |= {name: schema["default"]} if "default" in schema else {}
             continue
         out[name] = _read(given[name], schema.get("type"))

@@ -22,8 +22,11 @@ from ..link import Link, blocking
 from ..models import ClusterInfo, ClusterPhase, ClusterSpec, JobRecord, Phase
 from ..options import from_keywords
 from ..outputs import Outputs
+from ..record import TAIL_LINES
 from ..remote.events import Entry, Numbers
 from ..transport import Direct
+from . import bodies
+from .logs import Logs
 
 if TYPE_CHECKING:
     from ..clusters import Connection
@@ -67,6 +70,7 @@ class Service:
         self._told: dict[str, ClusterInfo] = {}  # by cluster: how far it has come, while it is on its way
         self._runs: set[asyncio.Task[None]] = set()
         self._direct: dict[str, Direct] = {}  # by address
+        self._logs = Logs()
 
     async def aclose(self) -> None:
         """End what follows jobs and close all connections; clusters and jobs go on."""
@@ -266,6 +270,7 @@ class Service:
             raise StillRunning(f"job {job_id} has not ended", "Stop it first")
         await blocking((await self.link()).store.delete, job_id)
         self.offloader.courses.pop(job_id, None)
+        self._logs.forget(job_id)
 
     async def rerun(self, job_id: str, changes: Mapping[str, Any]) -> JobRecord:
         """Start a job again, as a new one, from its frozen inputs and workspace.
@@ -306,17 +311,39 @@ class Service:
         page = [numbers.admit(entry) for entry in entries[:PAGE_ENTRIES]]
         return [entry for entry in page if entry], len(entries) > PAGE_ENTRIES
 
-    async def outputs(self, job_id: str) -> Sequence[Mapping[str, Any]]:
-        """Give the rich outputs that the cell shows now, as nbformat writes them."""
-        shown, numbers, after = Outputs(), Numbers(whole=True), "0"
+    async def lines(self, job_id: str, first: int, last: int | None) -> dict[str, Any]:
+        """Give lines of a log as a terminal would show them: see :meth:`.logs.Logs.window`."""
         await self.job(job_id)
+        return await self._logs.window((await self.link()).store, job_id, first, last)
+
+    async def find(self, job_id: str, text: str, exact: bool) -> dict[str, Any]:
+        """Give the numbers of the lines of a log that contain a text."""
+        await self.job(job_id)
+        return await self._logs.find((await self.link()).store, job_id, text, exact)
+
+    async def outputs(self, job_id: str, record: bool = False) -> Sequence[Mapping[str, Any]]:
+        """Give the rich outputs that the cell shows now, as nbformat writes them.
+
+        Parameters
+        ----------
+        job_id : str
+        record : bool
+            First of them the static record with the end of the log: together, what stands under a cell whose
+            job has ended.
+        """
+        shown, numbers, after = Outputs(), Numbers(whole=True), "0"
+        known = await self.job(job_id)
         store = (await self.link()).store
         while entries := await blocking(store.read_events, job_id, after, 0, PAGE_ENTRIES):
             for entry in filter(None, map(numbers.admit, entries)):
                 for message in entry.messages:
                     shown.add(message)
             after = entries[-1].id
-        return shown.outputs
+        if not record:
+            return shown.outputs
+        total = (await self.lines(job_id, 0, None))["total"]
+        tail = (await self.lines(job_id, max(0, total - TAIL_LINES), total))["lines"]
+        return [bodies.record_output(known, tail, total), *shown.outputs]
 
     # ------------------------------------------------------------------ what has changed
 

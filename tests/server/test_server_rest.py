@@ -214,6 +214,8 @@ def test_somebody_elses_job_is_not_there(scene: Scene) -> None:
         ("POST", "/stop"),
         ("POST", "/rerun"),
         ("GET", "/logs"),
+        ("GET", "/lines"),
+        ("GET", "/find?text=x"),
     ]:
         refused(scene.server.api(method, f"jobs/fit-1{path}"), 404, "JobNotFound")
     assert scene.server.api("GET", "jobs").json["jobs"] == []
@@ -283,6 +285,46 @@ def test_log_events_and_outputs_come_from_the_stream(scene: Scene) -> None:
     assert [e["number"] for e in events] == list(range(1, 21))
     outputs = scene.server.api("GET", "jobs/fit-1/outputs").json["outputs"]
     assert outputs == [{"output_type": "display_data", "data": {"text/plain": "new"}, "metadata": {}}]
+
+
+def test_the_log_is_read_line_by_line_as_a_terminal_shows_it(scene: Scene) -> None:
+    scene.up()
+    scene.parts.job("fit-1", "running")
+    for number in range(1, 45):
+        scene.parts.says("fit-1", number, "stream", name="stdout", text=f"10 %\r{number} done\n")
+    scene.parts.says("fit-1", 45, "stream", name="stdout", text="\x1b[31mhalf")
+    answer = scene.server.api("GET", "jobs/fit-1/lines").json
+    assert (answer["first"], answer["total"], answer["more"]) == (0, 45, False)
+    assert answer["lines"][:2] == ["1 done", "2 done"]
+    assert answer["lines"][44] == "\x1b[31mhalf\x1b[0m"
+    # Only the unfinished line may still change: a page that goes on asks from it on.
+    scene.parts.says("fit-1", 46, "stream", name="stdout", text=" and whole\x1b[0m\nnext\n")
+    answer = scene.server.api("GET", "jobs/fit-1/lines?first=44").json
+    assert (answer["first"], answer["total"]) == (44, 46)
+    assert answer["lines"] == ["\x1b[31mhalf and whole\x1b[0m", "next"]
+    assert scene.server.api("GET", "jobs/fit-1/lines?first=1&last=3").json["lines"] == ["2 done", "3 done"]
+    assert scene.server.api("GET", "jobs/fit-1/find?text=4+DONE").json == {
+        "lines": [3, 13, 23, 33, 43],
+        "count": 5,
+    }
+    assert scene.server.api("GET", "jobs/fit-1/find?text=4+DONE&case=true").json["count"] == 0
+    refused(scene.server.api("GET", "jobs/fit-1/find"), 400, "UsageError")
+
+
+def test_what_stands_under_a_cell_that_has_ended_is_its_record_and_its_outputs(scene: Scene) -> None:
+    scene.up()
+    scene.parts.job("fit-1", label="fit")
+    for number in range(1, 61):
+        scene.parts.says("fit-1", number, "stream", name="stdout", text=f"line {number}\n")
+    scene.parts.says("fit-1", 61, "display_data", data={"text/plain": "a figure"})
+    record, shown = scene.server.api("GET", "jobs/fit-1/outputs?record=true").json["outputs"]
+    assert record["metadata"] == {"rayoffload": {"job": "fit-1", "phase": "succeeded", "home": True}}
+    assert (
+        "line 60" in record["data"]["text/plain"]
+        and "the last 40 of 60 lines" in record["data"]["text/plain"]
+    )
+    assert "a figure" not in str(record)
+    assert shown["data"] == {"text/plain": "a figure"}
 
 
 def test_numbers_that_json_does_not_have_are_null(scene: Scene) -> None:

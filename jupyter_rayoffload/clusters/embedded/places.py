@@ -178,10 +178,13 @@ def take_lock(file: Path) -> int | None:
 
 
 def write_state(handle: int, state: State) -> None:
-    """Write `state` into the locked file."""
+    """Write `state` into the locked file.
+
+    The file must stay the one that is locked, so nothing can be renamed into its place. Blanks cover what a
+    longer state has left: whoever reads meanwhile finds the old one or the new one, and never half of one.
+    """
     data = json.dumps(dataclasses.asdict(state)).encode()
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, data, 0)
+    os.pwrite(handle, data.ljust(os.fstat(handle).st_size), 0)
 
 
 def keeper_state(file: Path) -> State | None:

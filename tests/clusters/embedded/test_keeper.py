@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
-from jupyter_rayoffload.clusters.embedded import keeper
+from jupyter_rayoffload.clusters.embedded import keeper, places
 
 #: One child has ended and is not waited for, another has the name of a part of Ray.
 PARENT = """
@@ -29,3 +32,26 @@ def test_a_helper_that_has_just_ended_is_no_part_of_a_head() -> None:
         here = int(parent.stdout.readline())
         assert [p.pid for p in keeper._vital(parent.pid)] == [here]
         parent.stdin.close()
+
+
+def test_whoever_reads_while_the_state_is_written_finds_a_whole_one(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    handle = places.take_lock(file)
+    assert handle is not None
+    states = [places.State(1, "run"), places.State(2, "run", "Starting with a longer reason " * 5, 1.0)]
+    places.write_state(handle, states[0])
+    seen, ended = [], threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            seen.append(places.keeper_state(file))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(3000):
+        places.write_state(handle, states[number % 2])
+    ended.set()
+    reader.join()
+    os.close(handle)
+    assert len(seen) > 100
+    assert [state for state in seen if state not in states] == []

@@ -319,6 +319,7 @@ export class LogView {
     const key = `${text ? `${exact}${current}${text}\0` : ''}${line}`;
     if (row.shown === key) return;
     row.shown = key;
+    row.dataset.line = i + 1; // only a page of its own shows it
     row.replaceChildren(lineNodes(line, text ? ranges(plainLine(line), text, exact) : [], current));
   }
 

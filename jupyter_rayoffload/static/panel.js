@@ -7,7 +7,7 @@ import { drawOutputs } from './outputs.js';
 const host = () => globalThis.jupyterRayOffload ?? {};
 
 /** One view of a panel; several may show the same job. */
-class Panel {
+export class Panel {
   constructor(model, store, heard, node, signal) {
     Object.assign(this, { model, heard, node, signal });
     /** What counts, by the slot that it stands in. */

@@ -1,0 +1,215 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import { PanelWithToolbar } from '@jupyterlab/ui-components';
+import type { CommandRegistry } from '@lumino/commands';
+import type { Message } from '@lumino/messaging';
+import { Widget } from '@lumino/widgets';
+
+import panel from '#panel/cluster.js';
+import { button, el, sentence } from '#panel/dom.js';
+
+import { ApiError } from './api';
+import { CommandIDs } from './ids';
+import type { Model } from './model';
+import type { Cluster, Fault } from './tokens';
+
+/** What the panel under a cell has from its kernel, one cluster here has from the server. */
+class Card {
+  constructor(
+    private readonly act: (asked: { do: string; options: Record<string, unknown> }) => void,
+    signal: AbortSignal
+  ) {
+    this.node = el('li', { class: 'jp-RayOffload-clusterItem' });
+    panel.render({
+      el: this.node,
+      signal,
+      model: {
+        get: () => this.view,
+        on: (_, listener) => (this.listener = listener),
+        send: asked => this.act(asked)
+      }
+    });
+  }
+
+  readonly node: HTMLElement;
+
+  show(view: Record<string, unknown>): void {
+    this.view = view;
+    this.listener();
+  }
+
+  private listener: () => void = () => undefined;
+  private view: Record<string, unknown> = { ...EMPTY };
+}
+
+const EMPTY = {
+  name: '',
+  group: '',
+  state: 'none',
+  word: '',
+  status: '',
+  actions: [],
+  meters: [],
+  workers: null,
+  lines: [],
+  form: null,
+  history: [],
+  words: {}
+};
+
+/** The clusters, each as its panel shows it. */
+export class Clusters extends PanelWithToolbar {
+  constructor(
+    private readonly model: Model,
+    private readonly commands: CommandRegistry,
+    private readonly trans: TranslationBundle
+  ) {
+    super();
+    this.title.label = trans.__('Clusters');
+    this.addClass('jp-RayOffload-section');
+    this.list = el('ul', { class: 'jp-RayOffload-list', 'aria-label': trans.__('Clusters') });
+    const body = new Widget({ node: el('div', { class: 'jp-RayOffload' }, this.list) });
+    this.addWidget(body);
+    model.changed.connect(this.draw, this);
+    this.draw();
+  }
+
+  override dispose(): void {
+    this.end.abort();
+    this.model.changed.disconnect(this.draw, this);
+    super.dispose();
+  }
+
+  protected override onAfterShow(message: Message): void {
+    super.onAfterShow(message);
+    this.draw();
+  }
+
+  private draw(): void {
+    const { clusters, health } = this.model;
+    if (health === 'asking') return;
+    const known = new Set(clusters.map(cluster => cluster.name));
+    for (const [name, card] of this.cards) {
+      if (known.has(name)) continue;
+      card.node.remove();
+      this.cards.delete(name);
+    }
+    for (const cluster of clusters) {
+      if (cluster.phase === 'none' && !this.forms.has(cluster.name)) {
+        this.drawNone(cluster);
+        continue;
+      }
+      this.nothing?.remove();
+      this.nothing = null;
+      this.drawCard(cluster);
+    }
+  }
+
+  /** Nothing runs: the one call to action. */
+  private drawNone(cluster: Cluster): void {
+    this.cards.get(cluster.name)?.node.remove();
+    this.cards.delete(cluster.name);
+    const fault = this.faults.get(cluster.name);
+    const busy = this.busy.has(cluster.name);
+    const key = JSON.stringify([fault, busy, cluster.view.actions.length]);
+    if (this.nothing?.dataset.key === key) return;
+    const { trans } = this;
+    const start = button('start', trans.__('Start cluster'), () => this.start(cluster), { text: true });
+    start.classList.add('jp-mod-primary');
+    start.disabled = busy;
+    const note = el(
+      'li',
+      { class: 'jp-RayOffload-note', 'data-key': key },
+      el('p', {}, trans.__('No cluster yet')),
+      el(
+        'p',
+        { class: 'jp-RayOffload-quiet' },
+        this.sentence(
+          trans.__('The first `%%ray_job` makes one. Or start it now, so that it is there when you need it.')
+        )
+      ),
+      fault ? el('p', { role: 'alert' }, fault.message, ' ', fault.hint) : null,
+      el('div', { class: 'jp-RayOffload-buttons' }, start)
+    );
+    this.nothing?.remove();
+    this.nothing = note;
+    this.list.append(note);
+  }
+
+  private drawCard(cluster: Cluster): void {
+    let card = this.cards.get(cluster.name);
+    if (!card) {
+      card = new Card(asked => void this.act(cluster.name, asked), this.end.signal);
+      this.cards.set(cluster.name, card);
+      this.list.append(card.node);
+    }
+    const { profiles, health } = this.model;
+    const asked = this.busy.get(cluster.name) ?? '';
+    const form = this.forms.has(cluster.name) && cluster.phase === 'none' ? { profiles } : null;
+    const away = health === 'away';
+    // The dialogs of JupyterLab ask instead of the panel.
+    const actions = cluster.view.actions
+      .filter(action => !(form && action.do === 'start') && !(away && action.do !== 'dashboard'))
+      .map(action => ({ ...action, confirm: undefined, rests: action.rests || Boolean(asked) }));
+    const fault = this.faults.get(cluster.name) ?? cluster.fault;
+    const unknown = away && { state: 'unknown', word: this.trans.__('Unknown'), workers: null, meters: [] };
+    card.show({
+      ...cluster.view,
+      ...(unknown || {}),
+      busy: asked,
+      actions,
+      form,
+      fault: fault && fault.message !== cluster.reason ? { main: fault.message, second: fault.hint } : null,
+      workers: away || !cluster.view.workers ? null : { ...cluster.view.workers, rests: Boolean(asked) },
+      now: this.model.now()
+    });
+  }
+
+  private start(cluster: Cluster): void {
+    if (this.model.profiles.length > 0) {
+      this.forms.add(cluster.name);
+      this.draw();
+      this.list.querySelector<HTMLElement>('form input')?.focus();
+      return;
+    }
+    void this.act(cluster.name, { do: 'start', options: {} });
+  }
+
+  private async act(
+    name: string,
+    { do: verb, options }: { do: string; options: Record<string, unknown> }
+  ): Promise<void> {
+    const command = CommandIDs.clusterVerbs[verb];
+    if (!command) return;
+    const at = Math.floor(this.model.now());
+    this.busy.set(name, this.trans.__('Asked for {since:%1} ago', at));
+    this.faults.delete(name);
+    this.draw();
+    try {
+      await this.commands.execute(command, { name, options: options as never, told: true });
+      if (verb === 'start') this.forms.delete(name);
+    } catch (error) {
+      const fault: Fault =
+        error instanceof ApiError
+          ? error.fault
+          : { message: String((error as Error).message ?? error), reason: '', hint: '' };
+      this.faults.set(name, fault);
+    } finally {
+      this.busy.delete(name);
+      this.draw();
+    }
+  }
+
+  private sentence(text: string): DocumentFragment {
+    return sentence(text, this.model.now, []);
+  }
+
+  private readonly list: HTMLElement;
+  private readonly cards = new Map<string, Card>();
+  /** What was asked for and has not been answered, and what could not be done. */
+  private readonly busy = new Map<string, string>();
+  private readonly faults = new Map<string, Fault>();
+  /** Clusters whose form stands open. */
+  private readonly forms = new Set<string>();
+  private nothing: HTMLElement | null = null;
+  private readonly end = new AbortController();
+}

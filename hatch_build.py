@@ -49,7 +49,13 @@ def sources(root: Path) -> Iterator[Path]:
     """Give the files that the extension is made of."""
     folder = root / "labextension"
     yield from (folder / name for name in ("package.json", "package-lock.json", "tsconfig.json"))
-    places = (folder / "src", folder / "style", folder / "schema", folder / "scripts", root / "jupyter_rayoffload/static")
+    places = (
+        folder / "src",
+        folder / "style",
+        folder / "schema",
+        folder / "scripts",
+        root / "jupyter_rayoffload/static",
+    )
     for place in places:
         yield from sorted(path for path in place.rglob("*") if path.is_file())
 
@@ -88,4 +94,6 @@ def build(root: Path) -> None:
     for command in ([*npm, "ci", *quiet], [*npm, "run", "--silent", "build"]):
         done = subprocess.run(command, cwd=folder, env=env, text=True, check=False, stdin=subprocess.DEVNULL)
         if done.returncode:
-            raise SystemExit(f"the JupyterLab extension cannot be built: {' '.join(command)} ended with {done.returncode}")
+            raise SystemExit(
+                f"the JupyterLab extension cannot be built: {' '.join(command)} ended with {done.returncode}"
+            )

@@ -20,7 +20,10 @@ const icons = Object.fromEntries(
     .map(name => [name.slice(0, -4), readFileSync(join(source, 'icons', name), 'utf-8')])
 );
 const plain = svg =>
-  svg.replaceAll(' class="jp-icon3"', '').replaceAll('#616161', 'currentColor').replace(/\s*\n\s*/g, '');
+  svg
+    .replaceAll(' class="jp-icon3"', '')
+    .replaceAll('#616161', 'currentColor')
+    .replace(/\s*\n\s*/g, '');
 const drawn = Object.fromEntries(Object.entries(icons).map(([name, svg]) => [name, plain(svg)]));
 writeFileSync(
   join(target, 'icons.js'),

@@ -26,7 +26,8 @@ export class Api {
   profiles = async () => (await this.get<{ profiles: T.Profile[] }>('profiles')).profiles;
   clusters = async () => (await this.get<{ clusters: T.Cluster[] }>('clusters')).clusters;
   cluster = (name: string) => this.get<T.Cluster>(`clusters/${name}`);
-  start = (name: string, options: object = {}) => this.send('POST', 'clusters', { name, ...options });
+  start = (name: string, options: object = {}) =>
+    this.send('POST', 'clusters', { name, ...options });
   scale = (name: string, workers: number) => this.send('PATCH', `clusters/${name}`, { workers });
   suspend = (name: string) => this.send('POST', `clusters/${name}/suspend`);
   resume = (name: string) => this.send('POST', `clusters/${name}/resume`);
@@ -64,7 +65,8 @@ export class Api {
     if ([502, 503, 504].includes(response.status) && !isJson(response)) {
       throw new Away(response.statusText); // a proxy, for a server that is not there
     }
-    const answer = response.status === 204 ? undefined : await response.json().catch(() => undefined);
+    const answer =
+      response.status === 204 ? undefined : await response.json().catch(() => undefined);
     if (!response.ok) throw new ApiError(response.status, fault(response, answer));
     return answer as R;
   }

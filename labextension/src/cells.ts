@@ -77,8 +77,16 @@ export async function runOnRay(panel: NotebookPanel, cell: CodeCell, line: strin
   cell.setPrompt('*');
   model.trusted = true;
   try {
-    const metadata = { cellId: model.sharedModel.getId(), deletedCells: panel.model?.deletedCells ?? [] };
-    const reply = await OutputArea.execute(asJob(source, line), cell.outputArea, sessionContext, metadata);
+    const metadata = {
+      cellId: model.sharedModel.getId(),
+      deletedCells: panel.model?.deletedCells ?? []
+    };
+    const reply = await OutputArea.execute(
+      asJob(source, line),
+      cell.outputArea,
+      sessionContext,
+      metadata
+    );
     model.executionCount = reply ? reply.content.execution_count : null;
   } finally {
     if (model.executionCount === null && !cell.isDisposed) cell.setPrompt('');

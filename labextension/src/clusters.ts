@@ -113,7 +113,9 @@ export class Clusters extends PanelWithToolbar {
     const key = JSON.stringify([fault, busy, cluster.view.actions.length]);
     if (this.nothing?.dataset.key === key) return;
     const { trans } = this;
-    const start = button('start', trans.__('Start cluster'), () => this.start(cluster), { text: true });
+    const start = button('start', trans.__('Start cluster'), () => this.start(cluster), {
+      text: true
+    });
     start.classList.add('jp-mod-primary');
     start.disabled = busy;
     const note = el(
@@ -124,7 +126,9 @@ export class Clusters extends PanelWithToolbar {
         'p',
         { class: 'jp-RayOffload-quiet' },
         this.sentence(
-          trans.__('The first `%%ray_job` makes one. Or start it now, so that it is there when you need it.')
+          trans.__(
+            'The first `%%ray_job` makes one. Or start it now, so that it is there when you need it.'
+          )
         )
       ),
       fault ? el('p', { role: 'alert' }, fault.message, ' ', fault.hint) : null,
@@ -151,15 +155,24 @@ export class Clusters extends PanelWithToolbar {
       .filter(action => !(form && action.do === 'start') && !(away && action.do !== 'dashboard'))
       .map(action => ({ ...action, confirm: undefined, rests: action.rests || Boolean(asked) }));
     const fault = this.faults.get(cluster.name) ?? cluster.fault;
-    const unknown = away && { state: 'unknown', word: this.trans.__('Unknown'), workers: null, meters: [] };
+    const unknown = away && {
+      state: 'unknown',
+      word: this.trans.__('Unknown'),
+      workers: null,
+      meters: []
+    };
     card.show({
       ...cluster.view,
       ...(unknown || {}),
       busy: asked,
       actions,
       form,
-      fault: fault && fault.message !== cluster.reason ? { main: fault.message, second: fault.hint } : null,
-      workers: away || !cluster.view.workers ? null : { ...cluster.view.workers, rests: Boolean(asked) },
+      fault:
+        fault && fault.message !== cluster.reason
+          ? { main: fault.message, second: fault.hint }
+          : null,
+      workers:
+        away || !cluster.view.workers ? null : { ...cluster.view.workers, rests: Boolean(asked) },
       now: this.model.now()
     });
   }

@@ -1,13 +1,16 @@
 import type { CodeCell } from '@jupyterlab/cells';
 import type { IOutput } from '@jupyterlab/nbformat';
 import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
+import type { Contents } from '@jupyterlab/services';
 import type { IDisposable } from '@lumino/disposable';
 
+import { ApiError } from './api';
 import { jobOf, markOf, sameSource } from './cells';
 import type { Model } from './model';
 
-/** So long the kernel, where it lives, has the first word about its own panel, milliseconds. */
-const KERNEL_FIRST = 1500;
+/** What comes within this time leads to one look; so long a kernel may take to say whether a panel is its own. */
+const PAUSE = 300;
+const KERNEL_SECONDS = 5;
 
 /**
  * Brings the outputs of jobs that have ended home, into the cells of open notebooks: as if the cell had run here.
@@ -17,7 +20,8 @@ const KERNEL_FIRST = 1500;
 export class Homecoming implements IDisposable {
   constructor(
     private readonly model: Model,
-    private readonly notebooks: INotebookTracker
+    private readonly notebooks: INotebookTracker,
+    private readonly contents: Contents.IManager
   ) {
     model.jobChanged.connect(this.onChange, this);
     model.changed.connect(this.lookAll, this);
@@ -43,9 +47,7 @@ export class Homecoming implements IDisposable {
   private readonly onVisible = () => void this.lookAll();
 
   private onChange(_: unknown, id: string): void {
-    const ended = this.model.job(id)?.ended;
-    if (ended && !this.endedAt.has(id)) this.endedAt.set(id, Date.now());
-    this.lookSoon(KERNEL_FIRST);
+    if (this.model.job(id)?.ended) this.lookSoon(PAUSE);
   }
 
   private lookSoon(pause: number): void {
@@ -59,7 +61,7 @@ export class Homecoming implements IDisposable {
     this.notebooks.forEach(panel => {
       for (const cell of panel.content.widgets) {
         const mark = jobOf(cell);
-        if (!mark || mark.home || this.under.has(mark.job)) continue;
+        if (!mark || mark.home || this.under.has(mark.job) || this.done.has(mark.job)) continue;
         const job = this.model.job(mark.job);
         if (job && !job.ended) continue;
         void this.bring(panel, cell as CodeCell, mark.job);
@@ -70,57 +72,68 @@ export class Homecoming implements IDisposable {
   private async bring(panel: NotebookPanel, cell: CodeCell, id: string): Promise<void> {
     this.under.add(id);
     try {
-      const wait = this.kernelHasTheWord(panel, cell, id);
-      if (wait > 0) {
-        this.lookSoon(wait);
-        return;
-      }
-      if (this.done.has(id)) return;
-      const job = await this.model.api.job(id).catch(() => null);
-      if (!job || !job.view.ended) return;
-      if (!sameSource(cell.model.sharedModel.getSource(), job.spec.source)) {
-        this.done.add(id);
+      const job = await this.model.api.job(id);
+      if (!job.view.ended) return;
+      if (await this.isOfKernel(panel, cell)) {
+        this.lookSoon(5 * PAUSE);
         return;
       }
       const outputs = await this.model.api.outputs(id, true);
-      await this.upToDate(panel);
-      if (cell.isDisposed || jobOf(cell)?.job !== id || jobOf(cell)?.home) return;
-      if (!sameSource(cell.model.sharedModel.getSource(), job.spec.source)) return;
-      replace(cell, id, outputs);
+      if (await this.reread(panel)) return this.lookSoon(PAUSE);
+      const same =
+        !cell.isDisposed && sameSource(cell.model.sharedModel.getSource(), job.spec.source);
+      if (same && jobOf(cell)?.job === id) replace(cell, id, outputs);
       this.done.add(id);
-    } catch {
-      this.lookSoon(5 * KERNEL_FIRST);
+    } catch (error) {
+      // One that the store does not keep any more stays as it is; else it is tried again at the next change.
+      if (error instanceof ApiError) this.done.add(id);
     } finally {
       this.under.delete(id);
     }
   }
 
-  /** A kernel that lives swaps its own panel for the record first: what it does later would undo this. */
-  private kernelHasTheWord(panel: NotebookPanel, cell: CodeCell, id: string): number {
+  /**
+   * Whether the kernel still has the panel: it swaps in the record itself, and what it does later would undo ours.
+   * A kernel that was restarted knows nothing of it.
+   */
+  private async isOfKernel(panel: NotebookPanel, cell: CodeCell): Promise<boolean> {
     const kernel = panel.sessionContext.session?.kernel;
-    const mark = jobOf(cell);
-    if (mark?.phase !== 'live' || !kernel || kernel.connectionStatus !== 'connected') return 0;
-    if (!this.endedAt.has(id)) this.endedAt.set(id, Date.now());
-    return this.endedAt.get(id)! + 2 * KERNEL_FIRST - Date.now();
+    if (!kernel || kernel.connectionStatus !== 'connected' || jobOf(cell)?.phase !== 'live')
+      return false;
+    const views = cell.model.outputs.toJSON().map(output => viewOf(output));
+    const late = new Promise<null>(resolve =>
+      setTimeout(() => resolve(null), 1000 * KERNEL_SECONDS)
+    );
+    const asked = kernel.requestCommInfo({ target_name: 'jupyter.widget' }).catch(() => null);
+    const reply = await Promise.race([asked, late]);
+    if (reply === null) return kernel.status === 'busy';
+    if (reply.content.status !== 'ok') return false;
+    const { comms } = reply.content;
+    return views.some(view => view !== null && view in comms);
   }
 
   /** Another tab may have brought them home and saved: then the file is read again instead. */
-  private async upToDate(panel: NotebookPanel): Promise<void> {
-    const { context } = panel;
-    if (context.model.dirty || !context.contentsModel) return;
-    const file = await context.urlResolver; // only so that the context is there
-    void file;
-    const known = context.contentsModel.last_modified;
-    const there = await this.contents(panel.context.path);
-    if (there && there > known) await context.revert();
+  private async reread({ context }: NotebookPanel): Promise<boolean> {
+    if (context.model.dirty || !context.contentsModel) return false;
+    const there = await this.contents.get(context.path, { content: false }).catch(() => null);
+    if (
+      !there ||
+      Date.parse(there.last_modified) <= Date.parse(context.contentsModel.last_modified)
+    )
+      return false;
+    await context.revert();
+    return true;
   }
 
-  contents: (path: string) => Promise<string | null> = async () => null;
-
   private timer: ReturnType<typeof setTimeout> | undefined;
+  /** Jobs that are being looked at, and those that need no look any more. */
   private readonly under = new Set<string>();
   private readonly done = new Set<string>();
-  private readonly endedAt = new Map<string, number>();
+}
+
+function viewOf(output: IOutput): string | null {
+  const data = output.data as Record<string, { model_id?: string } | undefined> | undefined;
+  return data?.['application/vnd.jupyter.widget-view+json']?.model_id ?? null;
 }
 
 /** Put the record and the outputs of a job where its panel stands; other outputs of the cell stay. */

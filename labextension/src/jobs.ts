@@ -33,7 +33,8 @@ export function passes(job: JobSummary, filter: Filter, found: Set<string>): boo
 export function age(created: number, now: number, trans: TranslationBundle): string {
   const [at, today] = [new Date(created * 1000), new Date(now * 1000)];
   if (at.toDateString() === today.toDateString()) return clock(created).slice(0, 5);
-  if (at.toDateString() === new Date((now - DAY) * 1000).toDateString()) return trans.__('yesterday');
+  if (at.toDateString() === new Date((now - DAY) * 1000).toDateString())
+    return trans.__('yesterday');
   const options: Intl.DateTimeFormatOptions = { day: 'numeric', month: 'short' };
   if (at.getFullYear() !== today.getFullYear()) options.year = 'numeric';
   return at.toLocaleDateString(undefined, options);
@@ -103,12 +104,17 @@ class Row {
     const act = (command: string) => () => void commands.execute(command, { id });
     const tools = [
       button('open', trans.__('Open'), act(CommandIDs.openJob), { tabindex: '-1' }),
-      button('attach', trans.__('Attach to the notebook'), act(CommandIDs.attach), { tabindex: '-1' }),
+      button('attach', trans.__('Attach to the notebook'), act(CommandIDs.attach), {
+        tabindex: '-1'
+      }),
       ended
         ? button('rerun', trans.__('Rerun'), act(CommandIDs.rerun), { tabindex: '-1' })
         : button('cancel', trans.__('Cancel'), act(CommandIDs.cancel), { tabindex: '-1' })
     ];
-    if (ended) tools.push(button('delete', trans.__('Delete'), act(CommandIDs.deleteJob), { tabindex: '-1' }));
+    if (ended)
+      tools.push(
+        button('delete', trans.__('Delete'), act(CommandIDs.deleteJob), { tabindex: '-1' })
+      );
     this.equipped = el('div', { class: 'jp-RayOffload-hover' }, ...tools);
     this.node.append(this.equipped);
     if (this.node.tabIndex === 0) this.reach(true);
@@ -141,9 +147,14 @@ export class Jobs extends PanelWithToolbar {
       placeholder: trans.__('Filter jobs'),
       oninput: () => this.narrow({ ...this.filter, text: this.input.value.trim() })
     });
-    this.more = button('filter', trans.__('Filter by state or notebook'), event => this.choose(event), {
-      'aria-haspopup': 'menu'
-    });
+    this.more = button(
+      'filter',
+      trans.__('Filter by state or notebook'),
+      event => this.choose(event),
+      {
+        'aria-haspopup': 'menu'
+      }
+    );
     this.bar = el(
       'div',
       { class: 'jp-RayOffload-filter' },
@@ -157,7 +168,12 @@ export class Jobs extends PanelWithToolbar {
     });
     this.note = el('div', { class: 'jp-RayOffload-note', role: 'status' });
     this.scroll = el('div', { class: 'jp-RayOffload-scroll' }, this.list, this.note);
-    const body = el('div', { class: 'jp-RayOffload jp-RayOffload-jobsBody' }, this.bar, this.scroll);
+    const body = el(
+      'div',
+      { class: 'jp-RayOffload jp-RayOffload-jobsBody' },
+      this.bar,
+      this.scroll
+    );
     this.addWidget(new Widget({ node: body }));
     this.list.addEventListener('click', event => this.open(event));
     this.list.addEventListener('keydown', event => this.key(event));
@@ -208,7 +224,9 @@ export class Jobs extends PanelWithToolbar {
       let row = this.rows.get(job.id);
       if (!row) this.rows.set(job.id, (row = new Row(this)));
       row.show(job, away);
-      const place: Element | null = before ? before.nextElementSibling : this.list.firstElementChild;
+      const place: Element | null = before
+        ? before.nextElementSibling
+        : this.list.firstElementChild;
       if (place !== row.node) this.list.insertBefore(row.node, place);
       before = row.node;
     }
@@ -225,14 +243,22 @@ export class Jobs extends PanelWithToolbar {
 
   private say(count: number): void {
     const { trans, model } = this;
-    const key = JSON.stringify([count > 0, this.filter, model.health, model.reason, model.jobs.length > 0]);
+    const key = JSON.stringify([
+      count > 0,
+      this.filter,
+      model.health,
+      model.reason,
+      model.jobs.length > 0
+    ]);
     if (key === this.noteKey) return;
     this.noteKey = key;
     this.note.hidden = count > 0 || model.health === 'asking';
     if (this.note.hidden) return;
     if (model.jobs.length) {
       const { text } = this.filter;
-      const said = text ? trans.__('No job matches “%1”', text) : trans.__('No job is in this state');
+      const said = text
+        ? trans.__('No job matches “%1”', text)
+        : trans.__('No job is in this state');
       const clear = () => {
         this.narrow({ text: '', state: '', notebook: '' });
         this.input.focus();
@@ -250,7 +276,9 @@ export class Jobs extends PanelWithToolbar {
     const second = trans.__(
       'Put `%%ray_job` on the first line of a cell and run it. It shows up here and under the cell.'
     );
-    const first = model.reason ? trans.__('Nothing runs that knows of jobs') : trans.__('No jobs yet');
+    const first = model.reason
+      ? trans.__('Nothing runs that knows of jobs')
+      : trans.__('No jobs yet');
     this.note.replaceChildren(
       el('p', {}, first),
       el('p', { class: 'jp-RayOffload-quiet' }, sentence(second, this.model.now, []))
@@ -333,7 +361,11 @@ export class Jobs extends PanelWithToolbar {
       const id = `filter-${commands.listCommands().length}`;
       const isToggled = () =>
         Object.entries(change).every(([key, value]) => filter[key as keyof Filter] === value);
-      commands.addCommand(id, { label, isToggled, execute: () => this.narrow({ ...filter, ...change }) });
+      commands.addCommand(id, {
+        label,
+        isToggled,
+        execute: () => this.narrow({ ...filter, ...change })
+      });
       menu.addItem({ command: id });
     };
     add(trans.__('All states'), { state: '' });

@@ -43,8 +43,19 @@ class JobPanel extends Panel {
     private readonly doings: Doings,
     private readonly trans: TranslationBundle
   ) {
-    const heard = { offset: 0, at: Date.now() / 1000, gone: false, listeners: new Set<() => void>() };
-    super({ get: () => job()!.view, send: intent => doings.send(intent) }, store, heard, node, signal);
+    const heard = {
+      offset: 0,
+      at: Date.now() / 1000,
+      gone: false,
+      listeners: new Set<() => void>()
+    };
+    super(
+      { get: () => job()!.view, send: intent => doings.send(intent) },
+      store,
+      heard,
+      node,
+      signal
+    );
     this.heardOf = heard;
   }
 
@@ -72,11 +83,22 @@ class JobPanel extends Panel {
     const { trans } = this;
     const own = view.actions.filter(action => action.do !== 'open');
     const has = (name: string) => own.some(action => action.do === name);
-    const action = (name: string, label: string, text = false) => ({ do: name, icon: name, label, text });
+    const action = (name: string, label: string, text = false) => ({
+      do: name,
+      icon: name,
+      label,
+      text
+    });
     const actions = [action('attach', trans.__('Attach to the notebook'), true), ...own];
     if (view.ended && !has('rerun')) actions.splice(1, 0, action('rerun', trans.__('Rerun'), true));
     if (view.ended) actions.push(action('delete', trans.__('Delete job')));
-    return { ...view, line: false, values: [], actions, log: { ...(view.log as object), shown: true } };
+    return {
+      ...view,
+      line: false,
+      values: [],
+      actions,
+      log: { ...(view.log as object), shown: true }
+    };
   }
 
   override boxRoot(): HTMLElement {
@@ -101,7 +123,11 @@ class JobPanel extends Panel {
     );
     const root = el(
       'section',
-      { class: 'jp-RayOffload jp-RayOffload-panel jp-RayOffload-job', role: 'group', tabindex: '-1' },
+      {
+        class: 'jp-RayOffload jp-RayOffload-panel jp-RayOffload-job',
+        role: 'group',
+        tabindex: '-1'
+      },
       this.said,
       ...parts,
       list,
@@ -132,7 +158,13 @@ class JobPanel extends Panel {
     const id = `jp-RayOffload-tab-${++made}`;
     const handle = el(
       'button',
-      { type: 'button', role: 'tab', id, 'aria-controls': `${id}-page`, onclick: () => this.choose(name) },
+      {
+        type: 'button',
+        role: 'tab',
+        id,
+        'aria-controls': `${id}-page`,
+        onclick: () => this.choose(name)
+      },
       label
     );
     const page = el(
@@ -171,7 +203,11 @@ class JobPanel extends Panel {
       if (at !== undefined) return day ? longDay(at) : moment(at, this.now());
       if (!notebook) return text ?? '';
       const open = () => this.doings.notebook();
-      return el('button', { type: 'button', class: 'jp-mod-link', onclick: open }, text ?? notebook);
+      return el(
+        'button',
+        { type: 'button', class: 'jp-mod-link', onclick: open },
+        text ?? notebook
+      );
     };
     return el(
       'dl',
@@ -197,11 +233,16 @@ class JobPanel extends Panel {
   private tableNodes(tables: Table[]): HTMLElement[] {
     return tables.flatMap(table => {
       const title = el('h3', {}, table.title);
-      if (!table.rows.length) return [title, el('p', { class: 'jp-RayOffload-quiet' }, table.empty)];
+      if (!table.rows.length)
+        return [title, el('p', { class: 'jp-RayOffload-quiet' }, table.empty)];
       const last = table.columns.length - 1;
       const kind = (i: number) =>
-        [table.columns[i].number && 'jp-mod-number', i === last && 'jp-mod-fill'].filter(Boolean).join(' ') || null;
-      const head = table.columns.map((column, i) => el('th', { scope: 'col', class: kind(i) }, column.title));
+        [table.columns[i].number && 'jp-mod-number', i === last && 'jp-mod-fill']
+          .filter(Boolean)
+          .join(' ') || null;
+      const head = table.columns.map((column, i) =>
+        el('th', { scope: 'col', class: kind(i) }, column.title)
+      );
       const rows = table.rows.map(row =>
         el('tr', {}, ...row.map((cell, i) => el('td', { class: kind(i) }, this.cell(cell))))
       );
@@ -224,7 +265,11 @@ class JobPanel extends Panel {
     out.append(this.sentence(`${text} `));
     if (job) {
       out.append(
-        el('button', { type: 'button', class: 'jp-mod-link', onclick: () => this.doings.open(job) }, job)
+        el(
+          'button',
+          { type: 'button', class: 'jp-mod-link', onclick: () => this.doings.open(job) },
+          job
+        )
       );
     }
     return out;
@@ -245,7 +290,12 @@ class JobPanel extends Panel {
         el('dd', { class: 'jp-mod-time' }, this.barTime(bar))
       );
     });
-    return el('div', {}, el('dl', { class: 'jp-RayOffload-timeline' }, ...rows), ...this.tableNodes(timeline));
+    return el(
+      'div',
+      {},
+      el('dl', { class: 'jp-RayOffload-timeline' }, ...rows),
+      ...this.tableNodes(timeline)
+    );
   }
 
   private barTime(bar: Bar): Node {
@@ -278,7 +328,11 @@ export class JobContent extends Widget {
     this.title.icon = rayIcon;
     this.title.closable = true;
     this.store = new LogStore(asked => void this.answer(asked));
-    this.note = el('div', { class: 'jp-RayOffload jp-RayOffload-note', role: 'status' }, trans.__('Reading the job'));
+    this.note = el(
+      'div',
+      { class: 'jp-RayOffload jp-RayOffload-note', role: 'status' },
+      trans.__('Reading the job')
+    );
     this.host = el('div', { class: 'jp-RayOffload-host' });
     this.node.append(this.note, this.host);
     const doings = {
@@ -286,7 +340,14 @@ export class JobContent extends Widget {
       open: (id: string) => void commands.execute(CommandIDs.openJob, { id }),
       notebook: () => void commands.execute(CommandIDs.openCell, { id: jobId })
     };
-    this.panel = new JobPanel(() => this.job, this.store, this.host, this.end.signal, doings, trans);
+    this.panel = new JobPanel(
+      () => this.job,
+      this.store,
+      this.host,
+      this.end.signal,
+      doings,
+      trans
+    );
     this.panel.onChoose = name => name === 'outputs' && void this.drawOutputs();
     this.poll = new Poll({
       auto: false,
@@ -346,8 +407,13 @@ export class JobContent extends Widget {
     const gone = error instanceof ApiError && error.status === 404;
     if (this.job && !gone) return; // what is known stays; the sidebar says that the server is away
     const said = gone ? this.trans.__('The store does not keep this job any more') : words(error);
-    const again = button('refresh', this.trans.__('Try again'), () => void this.load(), { text: true });
-    this.note.replaceChildren(el('p', {}, said), el('div', { class: 'jp-RayOffload-buttons' }, again));
+    const again = button('refresh', this.trans.__('Try again'), () => void this.load(), {
+      text: true
+    });
+    this.note.replaceChildren(
+      el('p', {}, said),
+      el('div', { class: 'jp-RayOffload-buttons' }, again)
+    );
     this.note.hidden = false;
     this.host.hidden = !this.job;
     if (gone) this.whole = true;
@@ -359,7 +425,8 @@ export class JobContent extends Widget {
 
   /** What could not be read while the server was away is read now. */
   private onHealth(): void {
-    if (!this.job && this.model.health === 'well' && this.note.querySelector('button')) void this.load();
+    if (!this.job && this.model.health === 'well' && this.note.querySelector('button'))
+      void this.load();
   }
 
   // ------------------------------------------------------------------ the log
@@ -432,7 +499,10 @@ export class JobContent extends Widget {
       delete: CommandIDs.deleteJob
     };
     if (!(verb in commands)) return;
-    const done = await this.commands.execute(commands[verb], { id: this.jobId, changes: (options ?? {}) as never });
+    const done = await this.commands.execute(commands[verb], {
+      id: this.jobId,
+      changes: (options ?? {}) as never
+    });
     if (verb === 'delete' && done) this.parent?.close();
     else await this.load().then(() => this.redrawHead());
   }

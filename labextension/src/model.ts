@@ -4,7 +4,8 @@ import { Poll } from '@lumino/polling';
 import type { ISignal } from '@lumino/signaling';
 import { Signal } from '@lumino/signaling';
 
-import { Api, ApiError, Away } from './api';
+import type { Api } from './api';
+import { ApiError, Away } from './api';
 import type { Cluster, JobSummary, Profile } from './tokens';
 
 /** How the server stands: `missing` without its extension, `away` when it does not answer. */
@@ -23,13 +24,13 @@ const PREFIX = 'https://schema.jupyter.org/jupyter_rayoffload/';
 export class Model implements IDisposable {
   constructor(
     readonly api: Api,
-    events: Event.IStream | null = null,
+    events: Event.Stream | null = null,
     frequency = { interval: CALM, max: LONGEST, backoff: 2 }
   ) {
     this.poll = new Poll({
       auto: true,
       factory: () => this.look(),
-      frequency: { ...frequency, jitter: 0 },
+      frequency,
       name: 'jupyter-rayoffload:look',
       standby: 'when-hidden'
     });
@@ -156,7 +157,7 @@ export class Model implements IDisposable {
   /** Take in the newest jobs: one that should be among them and is not has been deleted. */
   private async takeNewest(jobs: JobSummary[], next?: number): Promise<void> {
     const ids = new Set(jobs.map(job => job.id));
-    const oldest = next === undefined ? -Infinity : jobs[jobs.length - 1]?.created ?? Infinity;
+    const oldest = next === undefined ? -Infinity : (jobs[jobs.length - 1]?.created ?? Infinity);
     for (const job of this.byId.values()) {
       if (job.created >= oldest && !ids.has(job.id)) this.drop(job.id);
     }
@@ -207,7 +208,7 @@ export class Model implements IDisposable {
   private before: number | undefined;
   private readonly unheard = new Set<string>();
   private timer: ReturnType<typeof setTimeout> | undefined;
-  private readonly events: Event.IStream | null;
+  private readonly events: Event.Stream | null;
   private readonly changedSignal = new Signal<this, void>(this);
   private readonly jobSignal = new Signal<this, string>(this);
 }

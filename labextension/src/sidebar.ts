@@ -53,16 +53,26 @@ export class Sidebar extends SidePanel {
   /** What is missing, and what to do. */
   private missing(): Node[] {
     const { trans, model } = this;
-    const again = button('refresh', trans.__('Try again'), () => void model.poll.refresh(), { text: true });
+    const again = button('refresh', trans.__('Try again'), () => void model.poll.refresh(), {
+      text: true
+    });
     if (model.health === 'away') {
       this.waits = el('p', { class: 'jp-RayOffload-quiet' });
       this.count();
       const since = clock(model.since).slice(0, 5);
-      return [this.note(trans.__('No answer from the server since %1', since), [this.waits], [again])];
+      return [
+        this.note(trans.__('No answer from the server since %1', since), [this.waits], [again])
+      ];
     }
     if (model.health === 'refused') {
       const hint = trans.__('Sign in to this Jupyter server again, or ask who runs it.');
-      return [this.note(trans.__('The server refuses to show clusters and jobs'), [this.quiet(hint)], [again])];
+      return [
+        this.note(
+          trans.__('The server refuses to show clusters and jobs'),
+          [this.quiet(hint)],
+          [again]
+        )
+      ];
     }
     if (model.health !== 'missing') return [];
     const command = 'jupyter rayoffload doctor';
@@ -75,7 +85,9 @@ export class Sidebar extends SidePanel {
       this.quiet(trans.__('This command says what is missing and how to mend it:')),
       el('p', {}, el('code', {}, command))
     ];
-    const copy = button('copy', trans.__('Copy command'), () => void copyText(command), { text: true });
+    const copy = button('copy', trans.__('Copy command'), () => void copyText(command), {
+      text: true
+    });
     return [this.note(trans.__('The server extension is not there'), said, [copy, again])];
   }
 

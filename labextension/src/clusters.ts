@@ -1,8 +1,5 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
-import { PanelWithToolbar } from '@jupyterlab/ui-components';
 import type { CommandRegistry } from '@lumino/commands';
-import type { Message } from '@lumino/messaging';
-import { Widget } from '@lumino/widgets';
 
 import panel from '#panel/cluster.js';
 import { button, el, sentence } from '#panel/dom.js';
@@ -10,6 +7,7 @@ import { button, el, sentence } from '#panel/dom.js';
 import { ApiError } from './api';
 import { CommandIDs } from './ids';
 import type { Model } from './model';
+import { Section } from './section';
 import type { Cluster, Fault } from './tokens';
 
 /** What the panel under a cell has from its kernel, one cluster here has from the server. */
@@ -57,18 +55,20 @@ const EMPTY = {
 };
 
 /** The clusters, each as its panel shows it. */
-export class Clusters extends PanelWithToolbar {
+export class Clusters extends Section {
   constructor(
     private readonly model: Model,
     private readonly commands: CommandRegistry,
     private readonly trans: TranslationBundle
   ) {
-    super();
-    this.title.label = trans.__('Clusters');
-    this.addClass('jp-RayOffload-section');
-    this.list = el('ul', { class: 'jp-RayOffload-list', 'aria-label': trans.__('Clusters') });
-    const body = new Widget({ node: el('div', { class: 'jp-RayOffload' }, this.list) });
-    this.addWidget(body);
+    const list = el('ul', { class: 'jp-RayOffload-list', 'aria-label': trans.__('Clusters') });
+    const refresh = button(
+      'refresh',
+      trans.__('Refresh'),
+      () => void commands.execute(CommandIDs.refresh)
+    );
+    super(trans.__('Clusters'), [refresh], el('div', {}, list));
+    this.list = list;
     model.changed.connect(this.draw, this);
     this.draw();
   }
@@ -77,11 +77,6 @@ export class Clusters extends PanelWithToolbar {
     this.end.abort();
     this.model.changed.disconnect(this.draw, this);
     super.dispose();
-  }
-
-  protected override onAfterShow(message: Message): void {
-    super.onAfterShow(message);
-    this.draw();
   }
 
   private draw(): void {

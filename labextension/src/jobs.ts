@@ -1,12 +1,12 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
-import { PanelWithToolbar } from '@jupyterlab/ui-components';
 import { CommandRegistry } from '@lumino/commands';
-import { Menu, Widget } from '@lumino/widgets';
+import { Menu } from '@lumino/widgets';
 
 import { button, clock, duration, el, icon, sentence, stateMark } from '#panel/dom.js';
 
 import { CommandIDs } from './ids';
 import type { Model } from './model';
+import { Section } from './section';
 import type { JobSummary } from './tokens';
 
 /** What else the list may be narrowed to: a state, or a notebook. */
@@ -132,15 +132,20 @@ class Row {
 }
 
 /** The jobs of all notebooks, newest first. */
-export class Jobs extends PanelWithToolbar {
+export class Jobs extends Section {
   constructor(
     readonly model: Model,
     readonly commands: CommandRegistry,
     readonly trans: TranslationBundle
   ) {
-    super();
-    this.title.label = trans.__('Jobs');
-    this.addClass('jp-RayOffload-section');
+    const body = el('div', { class: 'jp-RayOffload-jobsBody' });
+    const refresh = button(
+      'refresh',
+      trans.__('Refresh'),
+      () => void commands.execute(CommandIDs.refresh)
+    );
+    super(trans.__('Jobs'), [refresh], body);
+    this.addClass('jp-mod-rest');
     this.input = el('input', {
       type: 'search',
       'aria-label': trans.__('Filter jobs'),
@@ -168,13 +173,7 @@ export class Jobs extends PanelWithToolbar {
     });
     this.note = el('div', { class: 'jp-RayOffload-note', role: 'status' });
     this.scroll = el('div', { class: 'jp-RayOffload-scroll' }, this.list, this.note);
-    const body = el(
-      'div',
-      { class: 'jp-RayOffload jp-RayOffload-jobsBody' },
-      this.bar,
-      this.scroll
-    );
-    this.addWidget(new Widget({ node: body }));
+    body.append(this.bar, this.scroll);
     this.list.addEventListener('click', event => this.open(event));
     this.list.addEventListener('keydown', event => this.key(event));
     this.list.addEventListener('focusin', event => this.focusRow(this.rowOf(event)));

@@ -92,8 +92,11 @@ class JobPanel extends Panel {
     const actions = [action('attach', trans.__('Attach to the notebook'), true), ...own];
     if (view.ended && !has('rerun')) actions.splice(1, 0, action('rerun', trans.__('Rerun'), true));
     if (view.ended) actions.push(action('delete', trans.__('Delete job')));
+    // The line of time tells of the steps of a job that has ended.
+    const strip = view.ended ? [] : view.strip;
     return {
       ...view,
+      strip,
       line: false,
       values: [],
       actions,

@@ -1,7 +1,6 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
-import { SidePanel } from '@jupyterlab/ui-components';
 import type { CommandRegistry } from '@lumino/commands';
-import { Widget } from '@lumino/widgets';
+import { Panel, Widget } from '@lumino/widgets';
 
 import { button, clock, copyText, el, icon, sentence } from '#panel/dom.js';
 
@@ -10,17 +9,17 @@ import { Jobs } from './jobs';
 import type { Model } from './model';
 
 /** The Ray sidebar: clusters and jobs, or what is missing. */
-export class Sidebar extends SidePanel {
+export class Sidebar extends Panel {
   constructor(
     private readonly model: Model,
     commands: CommandRegistry,
     private readonly trans: TranslationBundle
   ) {
-    super({ translator: undefined });
+    super();
     this.addClass('jp-RayOffload-sidebar');
     this.banner = new Widget({ node: el('div', { class: 'jp-RayOffload jp-RayOffload-banner' }) });
     this.banner.hide();
-    this.header.addWidget(this.banner);
+    this.addWidget(this.banner);
     this.clusters = new Clusters(model, commands, trans);
     this.jobs = new Jobs(model, commands, trans);
     this.addWidget(this.clusters);
@@ -42,7 +41,6 @@ export class Sidebar extends SidePanel {
     this.clusters.setHidden(!usable);
     this.jobs.setHidden(!usable);
     this.banner.setHidden(health === 'well' || health === 'asking');
-    this.header.setHidden(this.banner.isHidden);
     const key = `${health} ${this.model.since}`;
     if (key === this.key) return;
     this.key = key;

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import words
-from .models import STEPS, FileInfo, JobOptions, JobRecord, Value, ValueState
+from .models import STEPS, FileInfo, JobOptions, JobRecord, Step, Value, ValueState
 from .remote.libraries import differing, name_and_version
 
 __all__ = ["job_page", "row_fact"]
@@ -220,7 +220,7 @@ def _happened(record: JobRecord) -> Json:
         ]
     if record.ended:
         found.append((record.ended, words.phase_word(record.phase)))
-    known = sorted((at, text) for at, text in found if at)
+    known = sorted(((at, text) for at, text in found if at), key=lambda one: one[0])
     rows = [
         [{"at": at}, words.duration_text(at - known[0][0]) if at > known[0][0] else "0 s", text]
         for at, text in known

@@ -109,7 +109,8 @@ async def request_stop(link: Link, record: JobRecord, by: str = "you") -> None:
 
 
 async def _checked_all(records: list[JobRecord], link: Link) -> list[JobRecord]:
-    ours = [record for record in records if _seems_live(record) and record.cluster in ("", link.info.name)]
+    # Ray answers slowly while it starts a process: it is asked only about those that have fallen silent.
+    ours = [r for r in records if _seems_live(r) and _silent(r) and r.cluster in ("", link.info.name)]
     if not ours:
         return records
     if link.info.phase in (ClusterPhase.NONE, ClusterPhase.SUSPENDED):
@@ -129,10 +130,13 @@ def _seems_live(record: JobRecord) -> bool:
     return bool(record.attempt) and not record.phase.ended
 
 
+def _silent(record: JobRecord) -> bool:
+    return time.time() - (record.last_seen or record.spec.created) > SILENCE_SECONDS
+
+
 async def _checked(record: JobRecord, info: JobInfo | None, link: Link) -> JobRecord:
     """Give the record of a job as Ray knows it: if nobody follows it, nobody has said that it was lost."""
-    silent = time.time() - (record.last_seen or record.spec.created) > SILENCE_SECONDS
-    if not silent or (info is not None and info.live):
+    if info is not None and info.live:
         return record
     fields = await blocking(link.store.read, record.id)
     record = read_record(fields) if fields else record

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import words
-from .models import STEPS, FileInfo, JobOptions, JobRecord, Step, Value, ValueState
+from .models import STEPS, FileInfo, JobOptions, JobRecord, Value, ValueState
 from .remote.libraries import differing, name_and_version
 
 __all__ = ["job_page", "row_fact"]

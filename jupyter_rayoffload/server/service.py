@@ -17,7 +17,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 from ..course import Course
 from ..errors import ClusterNotRunning, JobNotFound, OffloadError, StillRunning
-from ..ledger import find, newest, recent, request_stop
+from ..ledger import find, newest, read_fields, read_record, recent, request_stop
 from ..link import Link, blocking
 from ..models import ClusterInfo, ClusterPhase, ClusterSpec, JobRecord, Phase
 from ..options import from_keywords
@@ -31,6 +31,7 @@ from .logs import Logs
 if TYPE_CHECKING:
     from ..clusters import Connection
     from ..config import RayOffload
+    from ..remote.store import Store
     from ..submission import Offloader
     from ..transport import Transport
 
@@ -246,10 +247,18 @@ class Service:
         JobNotFound
             There is none, or it is somebody else's.
         """
-        record = await find(await self.link(), job_id)
+        return self._own(await find(await self.link(), job_id))
+
+    def _own(self, record: JobRecord) -> JobRecord:
         if not self._ours(record):
-            raise JobNotFound(f"there is no job {job_id!r}", "%ray jobs lists those that are kept")
+            raise JobNotFound(f"there is no job {record.id!r}", "%ray jobs lists those that are kept")
         return record
+
+    async def _store_of(self, job_id: str) -> Store:
+        """Give the store that has a job, whose record is not looked at any further."""
+        link = await self.link()
+        self._own(read_record(await read_fields(link, job_id)))
+        return link.store
 
     async def stop(self, job_id: str) -> JobRecord:
         """Ask a job to stop; one that has ended stays as it is."""
@@ -304,8 +313,7 @@ class Service:
         ------
         JobNotFound, StoreError
         """
-        await self.job(job_id)
-        store = (await self.link()).store
+        store = await self._store_of(job_id)
         entries = await blocking(store.read_events, job_id, after, 0, PAGE_ENTRIES + 1)
         numbers = Numbers(whole=after == "0")
         page = [numbers.admit(entry) for entry in entries[:PAGE_ENTRIES]]
@@ -313,13 +321,11 @@ class Service:
 
     async def lines(self, job_id: str, first: int, last: int | None) -> dict[str, Any]:
         """Give lines of a log as a terminal would show them: see :meth:`.logs.Logs.window`."""
-        await self.job(job_id)
-        return await self._logs.window((await self.link()).store, job_id, first, last)
+        return await self._logs.window(await self._store_of(job_id), job_id, first, last)
 
     async def find(self, job_id: str, text: str, exact: bool) -> dict[str, Any]:
         """Give the numbers of the lines of a log that contain a text."""
-        await self.job(job_id)
-        return await self._logs.find((await self.link()).store, job_id, text, exact)
+        return await self._logs.find(await self._store_of(job_id), job_id, text, exact)
 
     async def outputs(self, job_id: str, record: bool = False) -> Sequence[Mapping[str, Any]]:
         """Give the rich outputs that the cell shows now, as nbformat writes them.

@@ -55,7 +55,8 @@ export class Api {
 
   private async send<R = T.Cluster>(method: string, path: string, body?: object): Promise<R> {
     const url = URLExt.join(this.settings.baseUrl, 'rayoffload/api', path);
-    const init = { method, ...(body && { body: JSON.stringify(body) }) };
+    const headers = { 'Content-Type': 'application/json' };
+    const init = { method, ...(body && { body: JSON.stringify(body), headers }) };
     let response: Response;
     try {
       response = await ServerConnection.makeRequest(url, init, this.settings);

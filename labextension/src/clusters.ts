@@ -122,7 +122,8 @@ export class Clusters extends Section {
         { class: 'jp-RayOffload-quiet' },
         this.sentence(
           trans.__(
-            'The first `%%ray_job` makes one. Or start it now, so that it is there when you need it.'
+            'The first `%1` makes one. Or start it now, so that it is there when you need it.',
+            '%%ray_job'
           )
         )
       ),

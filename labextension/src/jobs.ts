@@ -273,7 +273,8 @@ export class Jobs extends Section {
       return;
     }
     const second = trans.__(
-      'Put `%%ray_job` on the first line of a cell and run it. It shows up here and under the cell.'
+      'Put `%1` on the first line of a cell and run it. It shows up here and under the cell.',
+      '%%ray_job'
     );
     const first = model.reason
       ? trans.__('Nothing runs that knows of jobs')

@@ -77,7 +77,8 @@ export class Sidebar extends Panel {
     const said = [
       this.quiet(
         trans.__(
-          'Without it clusters and jobs cannot be listed. `%%ray_job` still works, on Ray in the notebook’s own machine, with its panel under the cell.'
+          'Without it clusters and jobs cannot be listed. `%1` still works, on Ray in the notebook’s own machine, with its panel under the cell.',
+          '%%ray_job'
         )
       ),
       this.quiet(trans.__('This command says what is missing and how to mend it:')),

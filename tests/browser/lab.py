@@ -72,10 +72,17 @@ class Lab:
 
     def start(self) -> None:
         """Start it, and return when it answers."""
+        self._lay_out()
+        self.serve()
+
+    def _lay_out(self) -> None:
         shutil.copytree(EXAMPLES, self.folder, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_*"))
         overrides = self.root / "etc" / "labconfig" / "default_setting_overrides.json"
         overrides.parent.mkdir(parents=True)
         overrides.write_text(json.dumps(_OVERRIDES))
+
+    def serve(self) -> None:
+        """Start the server alone, and return when it answers; also again, after :meth:`end_server`."""
         options = {
             "ServerApp.ip": "127.0.0.1",
             "ServerApp.port": self.port,
@@ -94,7 +101,7 @@ class Lab:
             "jupyterlab",
             *(f"--{key}={value}" for key, value in options.items()),
         ]
-        with (self.root / "lab.log").open("wb") as log:
+        with (self.root / "lab.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command,
                 env={**os.environ, **self.environment},
@@ -129,16 +136,24 @@ class Lab:
                 if attempt + 1 == CLUSTER_ATTEMPTS:
                     raise
 
+    def end_server(self, kill: bool = False) -> None:
+        """End the server with its kernels, or kill it so that they go on."""
+        if self.process is None:
+            return
+        if kill:
+            self.process.kill()
+        else:
+            self.process.terminate()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+        self.process = None
+
     def stop(self) -> None:
         """End the server with its kernels, and then the cluster that they have started."""
-        if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(10)
-            self.process = None
+        self.end_server()
         run(make_backend(self.root).delete())
 
     def add(self, name: str, cells: Sequence[str]) -> str:

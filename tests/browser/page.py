@@ -184,6 +184,17 @@ class Page:
             return False  # it was drawn anew, or something still stands over it
         return True
 
+    def point_at(self, selector: str) -> None:
+        """Move the pointer over an element."""
+        self.until(lambda: self._pointed_at(selector), f"{selector} to point at")
+
+    def _pointed_at(self, selector: str) -> bool:
+        try:
+            ActionChains(self.driver).move_to_element(self.find(selector)).perform()
+        except StaleElementReferenceException:
+            return False  # it was drawn anew
+        return True
+
     def press(self, *keys: str, held: str = "") -> None:
         """Press keys one after the other, with a modifier held where one is given."""
         chain = ActionChains(self.driver)

@@ -49,7 +49,7 @@ class Watch:
         self._events = events
         self._task: asyncio.Task[None] | None = None
         self._jobs: Stamps | None = None
-        self._clusters: Stamps = {}
+        self._clusters: dict[tuple[str, str], str] = {}  # by name, and who says it
         self._cluster_watch: asyncio.Task[None] | None = None
         self._looks = 0
 
@@ -100,19 +100,20 @@ class Watch:
         for job_id, stamp in changes(before, now):
             self._emit(JOB_EVENT, id=job_id, phase=stamp.partition(" ")[0])
         for name, phase in service.begun().items():
-            self._cluster(name, phase)
+            self._cluster(name, phase, by="server")
 
     async def _follow_cluster(self, service: Service) -> None:
         """Emit what the back end tells; it ends with an error, and the next look begins anew."""
         with contextlib.suppress(OffloadError):
             async for info in service.backend.watch("default"):
                 used = ",".join(f"{name}={amount:g}" for name, amount in sorted(info.used.items()))
-                self._cluster(info.name, info.phase.value, f"{info.reason} {info.nodes} {used}")
+                more = f"{info.reason} {info.nodes} {used}"
+                self._cluster(info.name, info.phase.value, by="back end", more=more)
 
-    def _cluster(self, name: str, phase: str, more: str = "") -> None:
+    def _cluster(self, name: str, phase: str, *, by: str, more: str = "") -> None:
         stamp = f"{phase} {more}"
-        if self._clusters.get(name) != stamp:
-            self._clusters[name] = stamp
+        if self._clusters.get((name, by)) != stamp:
+            self._clusters[name, by] = stamp
             self._emit(CLUSTER_EVENT, name=name, phase=phase)
 
     def _emit(self, schema_id: str, **data: Any) -> None:

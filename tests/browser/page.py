@@ -76,6 +76,12 @@ const cells = [...document.querySelectorAll('.jp-Notebook .jp-Cell')];
 cells.find((cell) => cell.innerText.includes(arguments[0]))?.scrollIntoView({block: 'start'});
 """
 
+# The last one under a cell: the sidebar has panels, too.
+_PANEL = """
+[...document.querySelectorAll('.jp-RayOffload-panel')]
+  .filter((panel) => !panel.closest('.jp-SidePanel, .jp-RayOffload-place, .jp-RayOffload-page')).at(-1)?.innerText
+"""
+
 _CONNECTED = """
 (() => {
   const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
@@ -125,7 +131,7 @@ class Page:
 
     def panel(self) -> str:
         """Give the text of the last panel; empty while there is none."""
-        return str(self.ask("[...document.querySelectorAll('.jp-RayOffload-panel')].at(-1)?.innerText ?? ''"))
+        return str(self.ask(_PANEL) or "")
 
     def panel_shows(self, *words: str) -> str:
         """Wait until the last panel shows all `words`; give its text."""

@@ -277,8 +277,8 @@ def test_the_server_is_started_anew(lab: Lab, page: Page, sidebar: Sidebar, tmp_
     page.click("#jupyter-rayoffload-sidebar .jp-RayOffload-banner button")
     sidebar.job_is(name, "Succeeded")
     sidebar.page_says("Succeeded")
-    page.reload()
-    sidebar.show()
+    page.driver.refresh()
+    page.find(".jp-SideBar [data-id='jupyter-rayoffload-sidebar']")
     # The view of the job is there again, with the workspace.
     page.until(
         lambda: page.ask(

@@ -55,7 +55,7 @@ export class Api {
 
   private async send<R = T.Cluster>(method: string, path: string, body?: object): Promise<R> {
     const url = URLExt.join(this.settings.baseUrl, 'rayoffload/api', path);
-    const headers = { 'Content-Type': 'application/json' };
+    const headers = { 'Content-Type': 'application/json' }; // else the browser says that it is text
     const init = { method, ...(body && { body: JSON.stringify(body), headers }) };
     let response: Response;
     try {
@@ -63,12 +63,13 @@ export class Api {
     } catch (error) {
       throw new Away(error instanceof Error ? error.message : String(error));
     }
-    if ([502, 503, 504].includes(response.status) && !isJson(response)) {
-      throw new Away(response.statusText); // a proxy, for a server that is not there
+    const { status } = response;
+    const others = (response.ok && status !== 204) || [502, 503, 504].includes(status);
+    if (others && !isJson(response)) {
+      throw new Away(response.statusText); // a proxy, for a server that is not there, or a page to log in
     }
-    const answer =
-      response.status === 204 ? undefined : await response.json().catch(() => undefined);
-    if (!response.ok) throw new ApiError(response.status, fault(response, answer));
+    const answer = status === 204 ? undefined : await response.json().catch(() => undefined);
+    if (!response.ok) throw new ApiError(status, fault(response, answer));
     return answer as R;
   }
 }

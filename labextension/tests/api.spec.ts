@@ -103,6 +103,11 @@ describe('what is asked', () => {
     expect(new URL(path, ROOT).searchParams.get('text')).toBe(text);
     expect(path).not.toContain('#');
   });
+
+  it('says that a body is JSON, for the server refuses others', async () => {
+    await api.start('big');
+    expect(asked[0].headers.get('Content-Type')).toBe('application/json');
+  });
 });
 
 describe('what is given', () => {
@@ -166,6 +171,12 @@ describe('faults', () => {
     const error = await failure(api.status());
     expect(error).toBeInstanceOf(Away);
     expect((error as Away).message).toBe('Gateway');
+  });
+
+  it('is away when a page to log in comes instead', async () => {
+    answer = () => html(200, 'OK');
+    expect(await failure(api.profiles())).toBeInstanceOf(Away);
+    expect(await failure(api.status())).toBeInstanceOf(Away);
   });
 
   it('is not away when the server itself says 503', async () => {

@@ -99,7 +99,7 @@ export class Model implements IDisposable {
 
   /** Look now; resolves when it has been done. */
   async refresh(): Promise<void> {
-    await this.poll.refresh();
+    await this.lookAgain();
     await this.poll.tick;
   }
 
@@ -119,8 +119,15 @@ export class Model implements IDisposable {
     return new Set(page.jobs.map(job => job.id));
   }
 
+  /** A look that is under way may not see what has just changed, and the poll passes over another one so long. */
+  private async lookAgain(): Promise<void> {
+    if (this.looking) await this.poll.tick.catch(() => undefined);
+    await this.poll.refresh();
+  }
+
   private async look(): Promise<void> {
     const first = this.health !== 'well';
+    this.looking = true;
     try {
       if (first) await this.api.status();
       const [clusters, page] = await Promise.all([
@@ -140,7 +147,7 @@ export class Model implements IDisposable {
       this.changedSignal.emit();
       throw error; // the poll waits longer
     } finally {
-      this.unheard.clear();
+      this.looking = false;
     }
     this.changedSignal.emit();
   }
@@ -162,9 +169,13 @@ export class Model implements IDisposable {
       if (job.created >= oldest && !ids.has(job.id)) this.drop(job.id);
     }
     this.take(jobs);
-    if (this.before === undefined || this.before >= oldest) this.follow(next);
+    // Read on below these where they do not reach down to those of the look before.
+    if (next === undefined || oldest > this.newest) this.follow(next);
+    this.newest = jobs[0]?.created ?? -Infinity;
     // What was heard of stands further down.
-    for (const id of [...this.unheard].filter(id => !ids.has(id) && this.byId.has(id))) {
+    for (const id of [...this.unheard]) {
+      this.unheard.delete(id);
+      if (ids.has(id) || !this.byId.has(id)) continue;
       const found = (await this.api.jobs({ limit: 1, text: id })).jobs[0];
       if (found?.id === id) this.take([found]);
       else this.drop(id);
@@ -199,13 +210,16 @@ export class Model implements IDisposable {
     if (this.timer !== undefined) return;
     this.timer = setTimeout(() => {
       this.timer = undefined;
-      void this.poll.refresh();
+      void this.lookAgain();
     }, GATHERED);
   }
 
   private readonly byId = new Map<string, JobSummary>();
   private sorted: JobSummary[] | null = null;
   private before: number | undefined;
+  /** When the newest job of the last look was made. */
+  private newest = -Infinity;
+  private looking = false;
   private readonly unheard = new Set<string>();
   private timer: ReturnType<typeof setTimeout> | undefined;
   private readonly events: Event.Stream | null;

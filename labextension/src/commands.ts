@@ -224,7 +224,7 @@ function addClusterCommands({ app, model, trans }: Parts): void {
     id: string,
     verb: 'suspend' | 'delete',
     label: string,
-    said: { title: string; accept: string; kept: string },
+    said: { title: (name: string) => string; accept: string; kept: string },
     act: (name: string) => Promise<unknown>
   ) =>
     commands.addCommand(id, {
@@ -247,7 +247,7 @@ function addClusterCommands({ app, model, trans }: Parts): void {
               ...names
             ]
           : [trans.__('No job runs on it')];
-        const title = said.title.replace('%1', cluster.name);
+        const title = said.title(cluster.name);
         if (!(await confirm(title, [first, [said.kept]], said.accept, trans))) return;
         await attempt(args, cluster.name, () => act(cluster.name));
       }
@@ -257,7 +257,7 @@ function addClusterCommands({ app, model, trans }: Parts): void {
     'suspend',
     trans.__('Suspend cluster…'),
     {
-      title: trans.__('Suspend cluster %1?'),
+      title: name => trans.__('Suspend cluster %1?', name),
       accept: trans.__('Suspend cluster'),
       kept: trans.__(
         'Its settings are kept, and the next cell wakes it. Records, logs and results of jobs that have ended are kept.'
@@ -270,7 +270,7 @@ function addClusterCommands({ app, model, trans }: Parts): void {
     'delete',
     trans.__('Delete cluster…'),
     {
-      title: trans.__('Delete cluster %1?'),
+      title: name => trans.__('Delete cluster %1?', name),
       accept: trans.__('Delete cluster'),
       kept: trans.__('Records, logs and results of jobs that have ended are kept.')
     },

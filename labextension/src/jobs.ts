@@ -51,12 +51,12 @@ class Row {
   job!: JobSummary;
 
   show(job: JobSummary, away: boolean): void {
-    const key = `${away}${JSON.stringify(job)}`;
+    const { trans, model } = this.list;
+    const made = age(job.created, model.now(), trans); // another one on the next day
+    const key = JSON.stringify([away, made, job]);
     if (key === this.key) return;
     this.key = key;
     this.job = job;
-    this.equipped = null;
-    const { trans, model } = this.list;
     const unknown = away && !job.ended;
     const [state, word] = unknown ? ['unknown', trans.__('Unknown')] : [job.state, job.word];
     const mark = stateMark(state, word);
@@ -65,8 +65,10 @@ class Row {
     const under = [word, fact].filter(Boolean).join(' · ');
     this.time = el('time', { class: 'jp-RayOffload-end' });
     const hovering = this.node.matches(':hover, :focus-within');
+    const held = this.equipped?.contains(document.activeElement) ? document.activeElement : null;
     this.node.dataset.id = job.id;
     this.node.setAttribute('aria-label', [job.name, under].join(', '));
+    this.equipped = null;
     this.node.replaceChildren(
       el(
         'div',
@@ -79,15 +81,18 @@ class Row {
         'div',
         { class: 'jp-RayOffload-row jp-RayOffload-rowUnder' },
         el('span', { class: 'jp-RayOffload-meta', title: under }, under),
-        el(
-          'span',
-          { class: 'jp-RayOffload-end jp-RayOffload-quiet jp-RayOffload-age' },
-          age(job.created, model.now(), trans)
-        )
+        el('span', { class: 'jp-RayOffload-end jp-RayOffload-quiet jp-RayOffload-age' }, made)
       )
     );
     this.tick();
     if (hovering) this.equip();
+    if (held) this.refocus(held.getAttribute('aria-label'));
+  }
+
+  /** The focus goes to the same button as before, or to the row. */
+  private refocus(label: string | null): void {
+    const tools = [...this.node.querySelectorAll('button')];
+    (tools.find(tool => tool.getAttribute('aria-label') === label) ?? this.node).focus();
   }
 
   /** Count on. */
@@ -213,8 +218,10 @@ export class Jobs extends Section {
     const away = this.model.health === 'away';
     const shown = this.model.jobs.filter(job => passes(job, this.filter, this.found));
     const ids = new Set(shown.map(job => job.id));
+    let lost = false;
     for (const [id, row] of this.rows) {
       if (ids.has(id)) continue;
+      lost ||= row.node.contains(document.activeElement);
       row.node.remove();
       this.rows.delete(id);
     }
@@ -231,6 +238,7 @@ export class Jobs extends Section {
     }
     const current = shown.some(job => job.id === this.current) ? this.current : shown[0]?.id;
     if (current) this.reach(current);
+    if (current && lost) this.rows.get(current)?.node.focus();
     this.bar.hidden = !this.model.jobs.length && !this.narrowed;
     this.say(shown.length);
     this.reachEnd();
@@ -274,7 +282,7 @@ export class Jobs extends Section {
     }
     const second = trans.__(
       'Put `%1` on the first line of a cell and run it. It shows up here and under the cell.',
-      '%%ray_job'
+      '%%ray_job' // in the text itself it would lose a sign
     );
     const first = model.reason
       ? trans.__('Nothing runs that knows of jobs')

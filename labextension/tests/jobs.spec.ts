@@ -85,7 +85,7 @@ describe('the list', () => {
   let ran: Array<[string, unknown]>;
 
   beforeEach(() => {
-    vi.useFakeTimers({ now: 1_800_000_000_000 });
+    vi.useFakeTimers({ now: new Date(2027, 0, 15, 12) });
     server = new FakeServer();
     ran = [];
   });

@@ -86,7 +86,7 @@ export class Homecoming implements IDisposable {
       this.done.add(id);
     } catch (error) {
       // One that the store does not keep any more stays as it is; else it is tried again at the next change.
-      if (error instanceof ApiError) this.done.add(id);
+      if (error instanceof ApiError && error.status < 500) this.done.add(id);
     } finally {
       this.under.delete(id);
     }

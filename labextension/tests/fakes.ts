@@ -1,9 +1,11 @@
 // A server that lives in the test: what it has, and what it was asked.
+import type { IOutput } from '@jupyterlab/nbformat';
 import type { Event } from '@jupyterlab/services';
 import { nullTranslator } from '@jupyterlab/translation';
 import { Signal } from '@lumino/signaling';
 
 import type { Api } from '../src/api';
+import { ApiError } from '../src/api';
 import type { Cluster, ClusterView, JobSummary, JobsPage, Profile } from '../src/tokens';
 
 export const trans = nullTranslator.load('');
@@ -52,6 +54,9 @@ export class FakeServer {
   jobs: JobSummary[] = [];
   clusters: Cluster[] = [cluster('default')];
   profiles: Profile[] = [];
+  /** Sources and outputs of jobs, by id. */
+  sources: Record<string, string> = {};
+  outputs: Record<string, IOutput[]> = {};
   /** Why the store does not answer. */
   reason = '';
   /** What every request fails with. */
@@ -72,7 +77,14 @@ export class FakeServer {
       const { limit, before, text } = query;
       const asked = ['jobs', limit, before && `before ${before}`, text].filter(Boolean).join(' ');
       return this.give(asked, () => this.page(query));
-    }
+    },
+    job: (id: string) =>
+      this.give(`job ${id}`, () => {
+        const { ended } = this.known(id);
+        return { spec: { id, source: this.sources[id] ?? '' }, view: { ended } };
+      }),
+    outputs: (id: string, record = false) =>
+      this.give(`outputs ${id}${record ? ' record' : ''}`, () => this.outputs[id] ?? [])
   } as unknown as Api;
 
   get stream(): Event.Stream {
@@ -99,10 +111,17 @@ export class FakeServer {
   /** The answer tells how it was when it was asked. */
   private async give<R>(asked: string, answer: () => R): Promise<R> {
     this.asked.push(asked);
-    const [error, given] = [this.error, structuredClone(answer())];
+    const { error } = this;
+    const given = error ? null : structuredClone(answer());
     await this.gate;
     if (error) throw error;
-    return given;
+    return given as R;
+  }
+
+  private known(id: string): JobSummary {
+    const found = this.jobs.find(known => known.id === id);
+    if (found) return found;
+    throw new ApiError(404, { message: `No job ${id}`, reason: 'JobNotFound', hint: '' });
   }
 
   private page({ limit, before = Infinity, text = '' }: Query): JobsPage {

@@ -141,9 +141,8 @@ export function replace(cell: CodeCell, id: string, outputs: IOutput[]): void {
   const here = cell.model.outputs.toJSON();
   const at = here.findIndex(output => markOf(output)?.job === id);
   if (at < 0) return;
-  const others = here.filter((output, i) => i !== at && markOf(output)?.job !== id);
-  const before = here.slice(0, at).filter(output => markOf(output)?.job !== id).length;
-  const whole = [...others.slice(0, before), ...outputs, ...others.slice(before)];
+  const others = here.filter(output => markOf(output)?.job !== id);
+  const whole = [...others.slice(0, at), ...outputs, ...others.slice(at)];
   cell.model.trusted = true;
   cell.model.outputs.fromJSON(whole);
 }

@@ -89,6 +89,7 @@ describe('sameSource', () => {
     ['x = 2', 'x = 1'],
     ['y = 0\nx = 1', 'x = 1'],
     ['max = 1', 'x = 1'],
+    ['%%ray_job\nx = 2', 'x = 1'],
     ['x = 1', 'y = 0\nx = 1'],
     ['%%ray_job\ny = 0\nx = 1', 'x = 1'],
     ['%%ray_job \\\n  --wait\ny = 0\nx = 1', 'x = 1'],

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { ApiError, Away } from '../src/api';
 import { Homecoming, replace } from '../src/home';
 import { Model } from '../src/model';
-import { ended, FakeServer, job } from './fakes';
+import { ended, FakeServer, job, jobs } from './fakes';
 
 const VIEW = 'application/vnd.jupyter.widget-view+json';
 
@@ -188,6 +188,27 @@ describe('outputs that come home', () => {
     expect(shown(cells[0])).toEqual(['record of j-1', 'hello']);
   });
 
+  it('do not come from a job further down than the list, which has not ended', async () => {
+    server.jobs = jobs(1, 250);
+    await start();
+    await pass(1000);
+    expect(model.job('j-1')).toBeUndefined();
+    expect(server.take()).toContain('job j-1');
+    expect(shown(cells[0])).toEqual(['panel']);
+    server.jobs[0] = job('j-1', 1, ended);
+    void model.refresh();
+    await pass(1000);
+    expect(shown(cells[0])).toEqual(['record of j-1', 'hello']);
+  });
+
+  it('come without asking the kernel where it has let go of the panel', async () => {
+    cells[0].model.outputs.fromJSON([panelOf('j-1', { phase: 'succeeded' })]);
+    panel.sessionContext.session = { kernel: kernel(['view-j-1']) };
+    await start();
+    await end();
+    expect(shown(cells[0])).toEqual(['record of j-1', 'hello']);
+  });
+
   it('come once', async () => {
     await start();
     await end();
@@ -228,10 +249,11 @@ describe('outputs that come home', () => {
     await start();
     const open = server.hold();
     await end();
-    cells[0].model.outputs.fromJSON([panelOf('j-2')]);
+    const later = [panelOf('j-1'), panelOf('j-2')];
+    cells[0].model.outputs.fromJSON(later);
     open();
     await pass(1000);
-    expect(cells[0].model.outputs.toJSON()).toEqual([panelOf('j-2')]);
+    expect(cells[0].model.outputs.toJSON()).toEqual(later);
   });
 
   it('are not asked for again when the store does not have the job any more', async () => {

@@ -504,6 +504,24 @@ describe('the list', () => {
       expect(ids()).toEqual(['d', 'c', 'b', 'a']);
       expect(more.getAttribute('aria-pressed')).toBe('false');
     });
+
+    it('has marks in the menu at what is chosen', async () => {
+      server.jobs = [job('a', 1, { notebook: 'a.ipynb' })];
+      await show();
+      widget.narrow({ text: '', state: 'live', notebook: '' });
+      $('button[aria-haspopup=menu]').click();
+      const marked = [...document.querySelectorAll('.lm-Menu-item.lm-mod-toggled')];
+      expect(marked.map(item => item.textContent)).toEqual(['Not ended', 'All notebooks']);
+    });
+
+    it('stays where it can be cleared when there are no jobs any more', async () => {
+      server.jobs = jobs(1, 1);
+      await show();
+      type('j-1');
+      server.jobs = [];
+      await refresh();
+      expect($('.jp-RayOffload-filter').hidden).toBe(false);
+    });
   });
 
   describe('the note', () => {

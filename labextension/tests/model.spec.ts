@@ -224,6 +224,15 @@ describe('older jobs', () => {
     expect([model.jobs.length, model.older]).toEqual([60, false]);
   });
 
+  it('are not asked for when none are left', async () => {
+    server.jobs = jobs(1, 250);
+    await start();
+    expect(model.older).toBe(true);
+    server.jobs = jobs(1, 10);
+    await look();
+    expect([model.jobs.length, model.older]).toEqual([10, false]);
+  });
+
   it('have no gap when many new ones came between two looks', async () => {
     server.jobs = jobs(1, 250);
     await start();
@@ -452,10 +461,13 @@ describe('dispose', () => {
     await start();
     const told = vi.fn();
     model.changed.connect(told);
+    const timers = vi.getTimerCount();
     server.tell('j-1');
+    expect(vi.getTimerCount()).toBe(timers + 1);
     server.take();
     model.dispose();
     model.dispose();
+    expect(vi.getTimerCount()).toBe(timers);
     expect(model.isDisposed).toBe(true);
     server.tell('j-1');
     await pass(10 * INTERVAL);

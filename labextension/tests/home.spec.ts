@@ -247,11 +247,14 @@ describe('outputs that come home', () => {
 
   it('do not come into a cell that shows a later job by now', async () => {
     await start();
-    const open = server.hold();
+    let answer = (_: IOutput[]) => {};
+    const outputs = vi.spyOn(server.api, 'outputs');
+    outputs.mockReturnValue(new Promise(resolve => (answer = resolve)));
     await end();
+    expect(outputs).toHaveBeenCalledTimes(1);
     const later = [panelOf('j-1'), panelOf('j-2')];
     cells[0].model.outputs.fromJSON(later);
-    open();
+    answer([record('j-1')]);
     await pass(1000);
     expect(cells[0].model.outputs.toJSON()).toEqual(later);
   });

@@ -83,6 +83,10 @@ export class FakeServer {
         const { ended } = this.known(id);
         return { spec: { id, source: this.sources[id] ?? '' }, view: { ended } };
       }),
+    stop: (id: string) => this.give(`stop ${id}`, () => null),
+    forget: (id: string) => this.give(`forget ${id}`, () => null),
+    suspend: (name: string) => this.give(`suspend ${name}`, () => null),
+    delete: (name: string) => this.give(`delete ${name}`, () => null),
     outputs: (id: string, record = false) =>
       this.give(`outputs ${id}${record ? ' record' : ''}`, () => this.outputs[id] ?? [])
   } as unknown as Api;

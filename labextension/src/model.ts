@@ -176,8 +176,9 @@ export class Model implements IDisposable {
     for (const id of [...this.unheard]) {
       this.unheard.delete(id);
       if (ids.has(id) || !this.byId.has(id)) continue;
-      const found = (await this.api.jobs({ limit: 1, text: id })).jobs[0];
-      if (found?.id === id) this.take([found]);
+      const { jobs } = await this.api.jobs({ limit: 50, text: id }); // newer ones may name it
+      const found = jobs.find(job => job.id === id);
+      if (found) this.take([found]);
       else this.drop(id);
     }
   }

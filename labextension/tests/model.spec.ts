@@ -334,7 +334,7 @@ describe('events of jobs further down than the first page', () => {
     change('j-20');
     server.tell('j-20');
     await pass(SOON);
-    expect(server.take()).toEqual(['clusters', 'jobs 50', 'jobs 1 j-20']);
+    expect(server.take()).toEqual(['clusters', 'jobs 50', 'jobs 50 j-20']);
     expect(model.job('j-20')?.state).toBe('succeeded');
     await look();
     expect(server.take()).toEqual(['clusters', 'jobs 50']);
@@ -355,6 +355,14 @@ describe('events of jobs further down than the first page', () => {
     await pass(SOON);
     expect(model.job('j-20')).toBeUndefined();
     expect(model.job('other')).toBeUndefined();
+  });
+
+  it('find it among newer ones that name it', async () => {
+    server.jobs[89] = job('j-90', 90, { name: 'again j-20' });
+    change('j-20');
+    server.tell('j-20');
+    await pass(SOON);
+    expect(model.job('j-20')?.state).toBe('succeeded');
   });
 
   it('need no request for those on the first page, or for unknown ones', async () => {

@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 # Jupyter refuses to run as root unasked; in a container there is often nobody else.
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
+# What JupyterLab shows is checked with Node, which a machine that was built for without it does not have.
+FRONT := sh -c 'if [ -d labextension/node_modules ] && command -v npm >/dev/null; then npm --prefix labextension run --silent "$$0"; else echo "SKIPPED: npm run $$0 of the JupyterLab extension: there is no Node"; fi'
+
 .PHONY: help lab demo test quick check bench clean kube-up kube-down test-kubernetes
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 # Not compiled: that takes half of the time, and Python compiles what it imports.
-$(VENV)/.installed: pyproject.toml
+# That builds the JupyterLab extension, too, where its sources have changed (hatch_build.py).
+$(VENV)/.installed: pyproject.toml hatch_build.py $(shell find labextension jupyter_rayoffload/static -type f -not -path '*/node_modules/*' -not -path '*/lib/*' -not -path '*/panel/*')
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --no-compile --editable ".[test,check]"
@@ -25,6 +29,7 @@ demo: $(VENV)/.installed ## The same notebook without a browser; fails if anythi
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed ## Every test that needs no root: real Ray, Redis and kernels, a browser where there is one
+	$(FRONT) test
 	$(BIN)/python -m pytest -m "not kubernetes" -n 3 --no-loadscope-reorder
 
 quick: $(VENV)/.installed ## The tests that start neither Ray nor kernels nor a browser
@@ -43,6 +48,7 @@ check: $(VENV)/.installed ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(FRONT) check
 
 bench: $(VENV)/.installed ## The figures of docs/performance.md
 	$(BIN)/python -m benchmarks

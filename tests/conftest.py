@@ -29,6 +29,7 @@ GROUPS = {
     ),
     "examples": ("differential/test_examples.py",),
     "binder": ("test_binder.py",),
+    "sidebar": ("browser/test_sidebar.py", "browser/test_sidebar_looks.py"),
     "lab": ("browser/test_lab.py",),
     "server": ("server/",),
     "ray": (

@@ -79,7 +79,7 @@ cells.find((cell) => cell.innerText.includes(arguments[0]))?.scrollIntoView({blo
 # The last one under a cell: the sidebar has panels, too.
 _PANEL = """
 [...document.querySelectorAll('.jp-RayOffload-panel')]
-  .filter((panel) => !panel.closest('.jp-SidePanel, .jp-RayOffload-place, .jp-RayOffload-page')).at(-1)?.innerText
+  .filter((panel) => !panel.closest('.jp-RayOffload-place, .jp-RayOffload-page')).at(-1)?.innerText
 """
 
 _CONNECTED = """

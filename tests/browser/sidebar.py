@@ -20,6 +20,15 @@ _ROW = """
   .map((row) => [row.querySelector('.jp-RayOffload-name').textContent, row.ariaLabel])
 """
 
+_TO_FRONT = """
+(() => {
+  const shell = window.jupyterapp?.shell;
+  const panel = shell && [...shell.widgets('main')].find((widget) => widget.title.label === arguments[0]);
+  if (panel) shell.activateById(panel.id);
+  return Boolean(panel);
+})()
+"""
+
 
 class Sidebar:
     """The sidebar of a page that shows all of JupyterLab.
@@ -37,6 +46,8 @@ class Sidebar:
         lab = self.page.lab
         end = "&reset" if reset else ""
         self.page.driver.get(f"http://127.0.0.1:{lab.port}/lab/tree/{name}?token={lab.token}{end}")
+        # In a second tab nothing has the focus, and so no widget is the current one.
+        self.page.until(lambda: self.page.ask(_TO_FRONT, name), f"{name} in front")
         self.page._ready()
         self.show()
 

@@ -328,6 +328,7 @@ def test_two_tabs_show_the_same(lab: Lab, page: Page, sidebar: Sidebar, tmp_path
         page.until(lambda: home(sidebar.outputs(0)), "the outputs at home in the second tab")
         page.save()
         page.driver.switch_to.window(first)
+        page.driver.execute_cdp_cmd("Page.bringToFront", {})
         sidebar.job_is(name, "Succeeded")
         assert "RayOffload" not in str(page.ask("document.querySelector('.jp-Dialog')?.innerText ?? ''"))
         page.driver.switch_to.window(second)

@@ -107,15 +107,14 @@ def median_ms(page: Page, script: str, times: int = 7) -> float:
 
 
 def test_a_thousand_jobs(page: Page, sidebar: Sidebar, record_property: Any) -> None:
+    box = f"document.querySelector('{PLACE} .jp-RayOffload-scroll')"
+
     # All are read when their end comes into sight.
     def all_there() -> bool:
-        page.driver.execute_script(
-            f"(box => (box.scrollTop = box.scrollHeight))(document.querySelector('{PLACE} .jp-RayOffload-scroll'))"
-        )
+        page.driver.execute_script(f"{box}.scrollTop = {box}.scrollHeight")
         return len(sidebar.jobs()) >= JOBS
 
     page.until(all_there, f"{JOBS} jobs")
-    box = f"document.querySelector('{PLACE} .jp-RayOffload-scroll')"
     field = f"document.querySelector('{PLACE} .jp-RayOffload-filter input')"
     took = {
         "scroll": median_ms(page, f"{box}.scrollTop = (i * 7919) % {box}.scrollHeight;"),
@@ -128,7 +127,7 @@ def test_a_thousand_jobs(page: Page, sidebar: Sidebar, record_property: Any) -> 
     assert max(took.values()) < 3 * MOST_MS  # the machine may be busy; benchmarks say what it is in peace
     page.driver.execute_script(f"{field}.value = ''; {field}.dispatchEvent(new Event('input'))")
     # What only the server knows is found too: the source of a cell.
-    page.driver.execute_script(f"{field}.value = 'needle_17 '; {field}.dispatchEvent(new Event('input'))")
+    page.driver.execute_script(f"{field}.value = 'needle_17 ='; {field}.dispatchEvent(new Event('input'))")
     page.until(lambda: [name for name, _ in sidebar.jobs()] == ["step17"], "the cell with that source")
     page.driver.execute_script(f"{field}.value = ''; {field}.dispatchEvent(new Event('input'))")
 

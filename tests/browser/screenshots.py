@@ -168,6 +168,7 @@ def beside(page: Page, lab: Lab, camera: Camera) -> None:
     sidebar.page_says("19 min")
     camera("lab", "", IMAGES)
     sidebar.open_job("fit")
+    sidebar.job_is("fit", "Succeeded")
     for tab in ("Outputs", "Inputs", "Environment", "Timeline"):
         sidebar.tab(tab)
         camera(f"lab-{tab.lower()}", "")

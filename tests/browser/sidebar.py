@@ -93,8 +93,9 @@ class Sidebar:
 
     def tab(self, label: str) -> None:
         """Choose a tab of the job's page."""
-        script = "[...document.querySelectorAll('.jp-RayOffload-page [role=tab]')].find((tab) => "
-        self.page.driver.execute_script(f"{script}tab.textContent === arguments[0]).click()", label)
+        front = ".jp-MainAreaWidget:not(.lm-mod-hidden) .jp-RayOffload-page [role=tab]"
+        script = f"[...document.querySelectorAll('{front}')].find((tab) => tab.textContent === arguments[0])"
+        self.page.until(lambda: self.page.ask(script, label), label).click()
 
     def page_text(self) -> str:
         """Give what the job's page in front says."""

@@ -169,16 +169,20 @@ def test_axe_finds_nothing(page: Page, sidebar: Sidebar, theme: str) -> None:
         assert violations(page, ".jp-MainAreaWidget:not(.lm-mod-hidden) .jp-RayOffload-page") == [], tab
     sidebar.cluster_verb("delete")
     sidebar.dialog("Delete cluster")
-    assert violations(page, ".jp-Dialog .jp-Dialog-body") == []
-    sidebar.refuse()
+    try:
+        assert violations(page, ".jp-Dialog .jp-Dialog-content") == []
+    finally:
+        sidebar.refuse()
 
 
 def violations(page: Page, selector: str) -> list[str]:
     """Give what axe-core finds below a selector."""
-    found = page.driver.execute_async_script(
-        "const done = arguments[1]; axe.run(arguments[0], {resultTypes: ['violations']})"
-        ".then((r) => done(r.violations.map((v) => v.id + ': ' + v.nodes.slice(0, 3)"
-        ".map((n) => n.html.slice(0, 160) + ' ' + n.failureSummary).join(' | '))), (e) => done([String(e)]))",
+    looked_at, found = page.driver.execute_async_script(
+        "const done = arguments[1]; axe.run(arguments[0], {})"
+        ".then((r) => done([r.passes.length, r.violations.map((v) => v.id + ': ' + v.nodes.slice(0, 3)"
+        ".map((n) => n.html.slice(0, 160) + ' ' + n.failureSummary).join(' | '))]),"
+        "(e) => done([1, [String(e)]]))",
         selector,
     )
+    assert looked_at, selector
     return list(found)

@@ -189,8 +189,8 @@ export class Clusters extends Section {
   ): Promise<void> {
     const command = CommandIDs.clusterVerbs[verb];
     if (!command) return;
-    const at = Math.floor(this.model.now());
-    this.busy.set(name, this.trans.__('Asked for {since:%1} ago', at));
+    const asked = this.asked(verb);
+    if (asked) this.busy.set(name, asked);
     this.faults.delete(name);
     this.draw();
     try {
@@ -206,6 +206,16 @@ export class Clusters extends Section {
       this.busy.delete(name);
       this.draw();
     }
+  }
+
+  /** What is under way, and since when; suspending and deleting ask first, and tell of themselves. */
+  private asked(verb: string): string {
+    const { trans } = this;
+    const since = `{since:${Math.floor(this.model.now())}}`;
+    if (verb === 'start') return trans.__('Asked to start %1 ago', since);
+    if (verb === 'resume') return trans.__('Asked to resume %1 ago', since);
+    if (verb === 'scale') return trans.__('Asked to scale %1 ago', since);
+    return '';
   }
 
   private sentence(text: string): DocumentFragment {

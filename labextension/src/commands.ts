@@ -9,7 +9,7 @@ import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import { copyText, el } from '#panel/dom.js';
 
 import { canBeJob, cellOf, jobOf, runBelow, runOnRay } from './cells';
-import { capital, confirm, tell } from './dialogs';
+import { confirm, tell } from './dialogs';
 import { rayIcon } from './icons';
 import { CommandIDs } from './ids';
 import type { Model } from './model';
@@ -339,5 +339,3 @@ function addCellCommands({ app, model, trans, notebooks, line }: Parts): void {
   });
   model.changed.connect(() => commands.notifyCommandChanged());
 }
-
-export { capital };

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,12 +47,15 @@ class Lab:
     ----------
     root : Path
         Holds everything; short, for unix sockets are below it.
+    more : Mapping of str to str
+        Variables of the environment besides: another back end than the embedded one.
     """
 
     root: Path
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    more: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -64,7 +67,7 @@ class Lab:
         """What keeps server, kernels and cluster below the root."""
         settings = {f"RAYOFFLOAD_{name.upper()}": str(value) for name, value in SETTINGS.items()}
         places = {"IPYTHONDIR": str(self.root / "ipython"), "JUPYTER_TOKEN": self.token}
-        return {**jupyter_environment(self.root), **settings, **places}
+        return {**jupyter_environment(self.root), **settings, **places, **self.more}
 
     def address(self, path: str) -> str:
         """Give the address of a notebook, alone in its workspace."""

@@ -157,16 +157,9 @@ def settings(kubeconfig: Path, folder: Path) -> dict[str, str]:
     }
 
 
-def test_cells_run_from_a_laptop_through_the_api_server_alone(
-    bed: Bed,
-    account: Callable[..., Path],
-    namespace: str,
-    core: client.CoreV1Api,
-    store: StoreAddress,
-    laptop: Path,
-    tmp_path: Path,
-) -> None:
-    file = Connection(ClusterInfo(), store, "ada", os.urandom(32), tmp_path / "unused")
+def give_way(core: client.CoreV1Api, namespace: str, store: StoreAddress) -> None:
+    """Put the way to the store where pods and people find it, and wait until it leads there."""
+    file = Connection(ClusterInfo(), store, "ada", os.urandom(32), Path("unused"))
     content = base64.b64encode(json.dumps(file.to_json()).encode()).decode()
     core.create_namespaced_secret(
         namespace, {"metadata": {"name": SECRET}, "data": {"connection.json": content}}
@@ -177,6 +170,18 @@ def test_cells_run_from_a_laptop_through_the_api_server_alone(
         return bool(found) and found[0].ready
 
     until(ready, "the pod in front of Redis")
+
+
+def test_cells_run_from_a_laptop_through_the_api_server_alone(
+    bed: Bed,
+    account: Callable[..., Path],
+    namespace: str,
+    core: client.CoreV1Api,
+    store: StoreAddress,
+    laptop: Path,
+    tmp_path: Path,
+) -> None:
+    give_way(core, namespace, store)
     work = tmp_path / "work"
     work.mkdir()
     with short_folder() as home:
@@ -204,3 +209,63 @@ def test_cells_run_from_a_laptop_through_the_api_server_alone(
     assert lines[-1].startswith("['rayoffload-forward-"), "the store was reached by port-forward"
     assert not [p.name for p in left if p.name.startswith("rayoffload-forward-")]
     assert kept == [] and store.password not in done.stdout + done.stderr
+
+
+CELL = """import socket, time
+from IPython.display import HTML, display
+display(HTML("<b>a table</b>"))
+print("Hello from", socket.gethostname())
+time.sleep(3)
+answer = 6 * 7
+answer"""
+
+
+@pytest.mark.browser
+def test_a_person_sees_it_all_beside_the_notebook(
+    bed: Bed,
+    account: Callable[..., Path],
+    namespace: str,
+    core: client.CoreV1Api,
+    store: StoreAddress,
+) -> None:
+    """The sidebar's whole way, on a cluster of pods: form, start, a cell, its page, suspend, delete."""
+    pytest.importorskip("selenium")
+    from tests.browser.lab import Lab
+    from tests.browser.page import MISSING, open_browser
+    from tests.browser.sidebar import Sidebar
+
+    if MISSING:
+        pytest.skip(MISSING)
+    give_way(core, namespace, store)
+    with short_folder() as home, short_folder() as root:
+        lab = Lab(root, more=settings(account("laptop", ROLE), home))
+        lab.start()
+        try:
+            with open_browser(lab, (1300, 1000)) as page:
+                sidebar = Sidebar(page)
+                sidebar.open(lab.add("far.ipynb", ["%load_ext jupyter_rayoffload", CELL]))
+                sidebar.says("No cluster yet")
+                page.click("#jupyter-rayoffload-sidebar .jp-mod-primary")
+                sidebar.says("Running", "CPU")
+                page.run_cell(0)
+                sidebar.run_on_ray(1)
+                page.until(lambda: len(sidebar.jobs()) == 1, "the job")
+                [(name, _)] = sidebar.jobs()
+                sidebar.open_job(name)
+                sidebar.page_says(f"Hello from {NAME}-head")
+                sidebar.job_is(name, "Succeeded")
+                page.click(".jp-RayOffload-facts .jp-mod-link")
+                page.until(lambda: len(sidebar.outputs(1)) == 3, "the outputs at home")
+                sidebar.cluster_verb("suspend")
+                sidebar.dialog("Suspend cluster default?", "No job runs on it")
+                sidebar.accept()
+                sidebar.says("Suspended")
+                assert name in [job for job, _ in sidebar.jobs()]  # its store is not suspended
+                sidebar.cluster_verb("resume")
+                sidebar.says("Running", "CPU")
+                sidebar.cluster_verb("delete")
+                sidebar.dialog("Delete cluster default?")
+                sidebar.accept()
+                sidebar.says("No cluster yet")
+        finally:
+            lab.end_server()

@@ -91,6 +91,7 @@ class JobPanel extends Panel {
     });
     const actions = [action('attach', trans.__('Attach to the notebook'), true), ...own];
     if (view.ended && !has('rerun')) actions.splice(1, 0, action('rerun', trans.__('Rerun'), true));
+    actions.push({ ...action('save', trans.__('Save the log')), icon: 'download' });
     if (view.ended) actions.push(action('delete', trans.__('Delete job')));
     // The line of time tells of the steps of a job that has ended.
     const strip = view.ended ? [] : view.strip;
@@ -495,6 +496,11 @@ export class JobContent extends Widget {
   }
 
   private async act({ do: verb, options }: Intent): Promise<void> {
+    if (verb === 'save') {
+      await this.save();
+      this.redrawHead();
+      return;
+    }
     const commands: Record<string, string> = {
       attach: CommandIDs.attach,
       cancel: CommandIDs.cancel,
@@ -508,6 +514,16 @@ export class JobContent extends Widget {
     });
     if (verb === 'delete' && done) this.parent?.close();
     else await this.load().then(() => this.redrawHead());
+  }
+
+  /** Give the whole log to the browser as a file, without colours. */
+  private async save(): Promise<void> {
+    const href = URL.createObjectURL(
+      new Blob([await this.store.all(), '\n'], { type: 'text/plain' })
+    );
+    const link = el('a', { href, download: `${this.jobId}.log` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(href), 60_000);
   }
 
   /** A button that has been pressed rests until something has come of it. */

@@ -61,7 +61,9 @@ export class Homecoming implements IDisposable {
     this.notebooks.forEach(panel => {
       for (const cell of panel.content.widgets) {
         const mark = jobOf(cell);
-        if (!mark || mark.home || this.under.has(mark.job) || this.done.has(mark.job)) continue;
+        if (!mark || mark.home) continue;
+        // By cell: the same job may stand in several, such as one that was attached to.
+        if ([this.under, this.done].some(jobs => jobs.get(cell.model) === mark.job)) continue;
         const job = this.model.job(mark.job);
         if (job && !job.ended) continue;
         void this.bring(panel, cell as CodeCell, mark.job);
@@ -70,7 +72,8 @@ export class Homecoming implements IDisposable {
   }
 
   private async bring(panel: NotebookPanel, cell: CodeCell, id: string): Promise<void> {
-    this.under.add(id);
+    const { model } = cell;
+    this.under.set(model, id);
     try {
       const job = await this.model.api.job(id);
       if (!job.view.ended) return;
@@ -83,12 +86,12 @@ export class Homecoming implements IDisposable {
       const same =
         !cell.isDisposed && sameSource(cell.model.sharedModel.getSource(), job.spec.source);
       if (same && jobOf(cell)?.job === id) replace(cell, id, outputs);
-      this.done.add(id);
+      this.done.set(model, id);
     } catch (error) {
       // One that the store does not keep any more stays as it is; else it is tried again at the next change.
-      if (error instanceof ApiError && error.status < 500) this.done.add(id);
+      if (error instanceof ApiError && error.status < 500) this.done.set(model, id);
     } finally {
-      this.under.delete(id);
+      this.under.delete(model);
     }
   }
 
@@ -126,9 +129,9 @@ export class Homecoming implements IDisposable {
   }
 
   private timer: ReturnType<typeof setTimeout> | undefined;
-  /** Jobs that are being looked at, and those that need no look any more. */
-  private readonly under = new Set<string>();
-  private readonly done = new Set<string>();
+  /** Cells whose job is being looked at, and those whose job needs no look any more. */
+  private readonly under = new WeakMap<object, string>();
+  private readonly done = new WeakMap<object, string>();
 }
 
 function viewOf(output: IOutput): string | null {

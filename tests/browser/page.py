@@ -253,9 +253,20 @@ class Page:
         self.press(text)
 
     def save(self) -> None:
-        """Save by the keyboard, and wait until it is on disk."""
+        """Save by the keyboard until it is on disk: outputs may still come in after the first time."""
+
+        def saved() -> bool:
+            nonlocal pressed
+            if not self.ask("!!document.querySelector('.jp-mod-dirty')"):
+                return True
+            if time.monotonic() - pressed > 2:
+                self.press("s", held=Keys.CONTROL)
+                pressed = time.monotonic()
+            return False
+
         self.press("s", held=Keys.CONTROL)
-        self.until(lambda: not self.ask("!!document.querySelector('.jp-mod-dirty')"), "saved")
+        pressed = time.monotonic()
+        self.until(saved, "saved")
 
     def resize(self, width: int, height: int, scale: float = 1) -> None:
         """Give the page a size; that of a window counts a frame which is not there."""

@@ -77,6 +77,13 @@ def in_order(words: list[str]) -> bool:
 # ---------------------------------------------------------------------- the quickstart
 
 
+# Whether what the job displayed stands as ordinary outputs below its record.
+_HOME = """
+jupyterapp.shell.currentWidget.content.widgets.some((cell) =>
+  (cell.model.outputs?.toJSON() ?? []).some((output) => output.metadata?.rayoffload?.home))
+"""
+
+
 @pytest.fixture(scope="module")
 def quickstart(page: Page) -> list[dict[str, str]]:
     """Run the quickstart to its end; what was seen of its panel."""
@@ -88,6 +95,7 @@ def quickstart(page: Page) -> list[dict[str, str]]:
     assert "forecasts" in free and "Succeeded" not in page.text(), free
     page.shows("Best outlook: north")
     page.idle()
+    page.until(lambda: page.ask(_HOME), "the outputs at home")
     seen = page.ask("window.seenPanels")
     page.save()
     return seen
@@ -114,11 +122,15 @@ def test_the_saved_notebook_has_the_record(quickstart: list[dict[str, str]], lab
     record, *attached = records(notebook)
     assert set(record.data) == {"text/html", "text/plain"}
     assert "Succeeded" in record.data["text/plain"] and "Succeeded" in record.data["text/html"]
-    figure = re.search(r"data:image/png;base64,[\w+/=]{1000,}", record.data["text/html"])
-    assert figure, record.data["text/html"][:3000]
-    assert len(attached) == 1 and figure[0] in attached[0].data["text/html"]  # %ray attach shows it again
+    # What the cell displayed stands below its record, as ordinary outputs.
+    assert "data:image/png" not in record.data["text/html"]
+    below = outputs[outputs.index(record) + 1 :]
+    figure = next(output.data["image/png"] for output in below if "image/png" in output.get("data", {}))
+    figure = "".join(figure.split())
+    assert len(figure) > 1000
+    assert len(attached) == 1 and figure in attached[0].data["text/html"]  # %ray attach shows it again
     html, _ = HTMLExporter().from_notebook_node(notebook)
-    assert "Succeeded" in html and html.count(figure[0]) == 2
+    assert "Succeeded" in html and "".join(html.split()).count(figure) == 2
 
 
 # ---------------------------------------------------------------------- a job that takes its time

@@ -144,12 +144,13 @@ export class Clusters extends Section {
     }
     const { profiles, health } = this.model;
     const asked = this.busy.get(cluster.name) ?? '';
+    const rests = this.busy.has(cluster.name);
     const form = this.forms.has(cluster.name) && cluster.phase === 'none' ? { profiles } : null;
     const away = health === 'away';
     // The dialogs of JupyterLab ask instead of the panel.
     const actions = cluster.view.actions
       .filter(action => !(form && action.do === 'start') && !(away && action.do !== 'dashboard'))
-      .map(action => ({ ...action, confirm: undefined, rests: action.rests || Boolean(asked) }));
+      .map(action => ({ ...action, confirm: undefined, rests: action.rests || rests }));
     const fault = this.faults.get(cluster.name) ?? cluster.fault;
     const unknown = away && {
       state: 'unknown',
@@ -167,8 +168,7 @@ export class Clusters extends Section {
         fault && fault.message !== cluster.reason
           ? { main: fault.message, second: fault.hint }
           : null,
-      workers:
-        away || !cluster.view.workers ? null : { ...cluster.view.workers, rests: Boolean(asked) },
+      workers: away || !cluster.view.workers ? null : { ...cluster.view.workers, rests },
       now: this.model.now()
     });
   }
@@ -189,8 +189,7 @@ export class Clusters extends Section {
   ): Promise<void> {
     const command = CommandIDs.clusterVerbs[verb];
     if (!command) return;
-    const asked = this.asked(verb);
-    if (asked) this.busy.set(name, asked);
+    this.busy.set(name, this.asked(verb));
     this.faults.delete(name);
     this.draw();
     try {

@@ -246,6 +246,8 @@ def test_a_person_sees_it_all_beside_the_notebook(
                 sidebar.open(lab.add("far.ipynb", ["%load_ext jupyter_rayoffload", CELL]))
                 sidebar.says("No cluster yet")
                 page.click("#jupyter-rayoffload-sidebar .jp-mod-primary")
+                sidebar.says("Profile")  # what may be chosen, as the site has declared it
+                page.click("#jupyter-rayoffload-sidebar form .jp-mod-primary")
                 sidebar.says("Running", "CPU")
                 page.run_cell(0)
                 sidebar.run_on_ray(1)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import words
-from .models import STEPS, FileInfo, JobOptions, JobRecord, Value, ValueState
+from .models import STEPS, FileInfo, JobOptions, JobRecord, Step, Value, ValueState
 from .remote.libraries import differing, name_and_version
 
 __all__ = ["job_page", "row_fact"]
@@ -213,11 +213,9 @@ def _bars(record: JobRecord) -> list[Json]:
 
 def _happened(record: JobRecord) -> Json:
     found: list[tuple[float, str]] = [(record.spec.created, "The cell was run, its inputs were frozen")]
-    for name, step in record.steps.items():
-        begin, end = _STEP_EVENTS.get(name, ("", ""))
-        found += [
-            (at, text) for at, text in ((step.begin, begin), (step.end, end)) if at is not None and text
-        ]
+    for name, (begin, end) in _STEP_EVENTS.items():  # in order, for those of one moment
+        step = record.steps.get(name, Step())
+        found += [(at, text) for at, text in ((step.begin, begin), (step.end, end)) if at is not None]
     if record.ended:
         found.append((record.ended, words.phase_word(record.phase)))
     known = sorted(((at, text) for at, text in found if at), key=lambda one: one[0])

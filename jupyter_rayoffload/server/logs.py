@@ -78,13 +78,16 @@ class Logs:
         if last is None:
             more = await self._read(log, store, job_id)
             return {**log.shown.window(first), "more": more}
+        while log.shown.total < last and await self._read(log, store, job_id):
+            pass  # this server may have been started anew since the page has seen them
         lines = await asyncio.to_thread(log.shown.lines, first, last)
         return {"first": first, "lines": lines, "total": log.shown.total, "more": False}
 
     async def find(self, store: Store, job_id: str, text: str, exact: bool) -> dict[str, Any]:
-        """Give the numbers of the lines that contain a text, of those that have been read."""
+        """Give the numbers of the lines that contain a text."""
         log = self._log(job_id)
-        await self._read(log, store, job_id)
+        while await self._read(log, store, job_id):
+            pass
         return await asyncio.to_thread(log.shown.find, text, exact)
 
     def _log(self, job_id: str) -> _Log:

@@ -347,7 +347,9 @@ class Service:
             after = entries[-1].id
         if not record:
             return shown.outputs
-        total = (await self.lines(job_id, 0, None))["total"]
+        while (read := await self.lines(job_id, 0, None))["more"]:
+            pass  # a long log is read in several parts
+        total = read["total"]
         tail = (await self.lines(job_id, max(0, total - TAIL_LINES), total))["lines"]
         return [bodies.record_output(known, tail, total), *shown.outputs]
 

@@ -311,6 +311,24 @@ def test_the_log_is_read_line_by_line_as_a_terminal_shows_it(scene: Scene) -> No
     refused(scene.server.api("GET", "jobs/fit-1/find"), 400, "UsageError")
 
 
+def test_a_long_log_is_whole_whatever_is_asked_for_first(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jupyter_rayoffload.server.logs.READ_SECONDS", 0)
+    scene.up()
+    for job in ("lines-1", "find-1", "outputs-1"):  # each read by nobody before
+        scene.parts.job(job)
+        for number in range(1, 101):
+            scene.parts.says(job, number, "stream", name="stdout", text=f"line {number}\n")
+    assert scene.server.api("GET", "jobs/lines-1/lines?first=98&last=100").json["lines"] == [
+        "line 99",
+        "line 100",
+    ]
+    assert scene.server.api("GET", "jobs/find-1/find?text=line+100").json == {"lines": [99], "count": 1}
+    [record] = scene.server.api("GET", "jobs/outputs-1/outputs?record=true").json["outputs"]
+    assert "the last 40 of 100 lines" in record["data"]["text/plain"]
+
+
 def test_what_stands_under_a_cell_that_has_ended_is_its_record_and_its_outputs(scene: Scene) -> None:
     scene.up()
     scene.parts.job("fit-1", label="fit")

@@ -218,7 +218,10 @@ class KubeApi:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(_WATCH),
         }
-        answer = await self._answer("GET", resource.path(self.namespace), query, silence=_SILENCE)
+        try:
+            answer = await self._answer("GET", resource.path(self.namespace), query, silence=_SILENCE)
+        except NotThere:  # the kind has gone since it was listed
+            raise not_installed(f"{resource.plural}.{resource.group}") from None
         try:
             yield self._events(answer)
         finally:

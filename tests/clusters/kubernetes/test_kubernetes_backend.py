@@ -445,6 +445,17 @@ async def test_without_kuberay_the_answer_says_so(ground: Ground) -> None:
 
 
 @pytest.mark.asyncio
+async def test_without_kuberay_the_answer_says_so_also_if_it_goes_between_list_and_watch(
+    ground: Ground,
+) -> None:
+    ground.server.answers["WATCH rayclusters"] = [lambda: web.Response(status=404, text="404 page not found")]
+    watching = ground.backend().watch("default")
+    with pytest.raises(ClusterStartFailed, match="KubeRay is not installed"):
+        async for _ in watching:
+            pass
+
+
+@pytest.mark.asyncio
 async def test_a_busy_server_is_asked_again_when_it_says(ground: Ground) -> None:
     headers = {"Retry-After": "2"}
     busy = [lambda: web.json_response(status(429, "slow down"), status=429, headers=headers)]

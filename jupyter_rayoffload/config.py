@@ -210,6 +210,16 @@ class RayOffload(Configurable):
         "cannot run without a library that is not there, and versions between which values may not travel "
         "are told. 'warn': all that is told, nothing refused. 'off': nobody looks.",
     ).tag(config=True)
+    standby = Int(
+        1,
+        min=0,
+        help="Runners that are started ahead and wait for the next cell, so that it begins in milliseconds. "
+        "They hold memory (%ray cluster says how much), no GPU, and no more than what a job has that asks "
+        "for nothing. 0: none.",
+    ).tag(config=True)
+    standby_idle = Float(600, min=1, help="Seconds after which a runner that waits in vain ends.").tag(
+        config=True
+    )
     defaults = Dict(
         help="Default options of %%ray_job, {'cpus': 2, 'timeout': '2h'}. In a notebook: "
         "%ray config cpus=2, or defaults.memory=8GiB where a setting has the same name. Options: "

@@ -34,12 +34,15 @@ class Link:
     ray : RayClient
     libraries : dict of str to str
         What jobs of this session have found there, by module: a version, or empty text.
+    provided : dict of str to float
+        By digest, when Ray was last seen to have a package (``time.monotonic()``).
     """
 
     connection: Connection
     store: store.Store
     ray: RayClient
     libraries: dict[str, str] = field(default_factory=dict)
+    provided: dict[str, float] = field(default_factory=dict)
 
     @property
     def info(self) -> ClusterInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from .errors import WorkspaceTooLarge
 from .link import Link, blocking
 from .local_modules import LocalModule, local_modules, pack_modules
 from .models import JobSpec
+from .remote.files import ray_package
 from .remote.libraries import requirements, roots
 from .words import number_text, size_text
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Packed", "pack", "preflight", "provide", "runtime_env", "send"]
 
+#: Ray keeps a package ten minutes after it was asked for (RAY_RUNTIME_ENV_TEMPORARY_REFERENCE_EXPIRATION_S in
+#: ray/_private/ray_constants.py); for this long it is not asked again, seconds.
+PROVIDED_SECONDS = 240.0
 #: Ray's grace between SIGTERM and SIGKILL, seconds; the runner needs some of it to say goodbye.
 STOP_SECONDS = 6
 
@@ -194,18 +199,20 @@ async def send(packed: Packed, link: Link) -> None:
 async def provide(spec: JobSpec, link: Link) -> None:
     """Put the packages that Ray lacks there; it forgets them with its head, or soon after their last use."""
     for digest in _digests(spec.package, spec.modules, spec.bundle):
-        if await link.ray.has_package(_name(digest)):
+        if time.monotonic() - link.provided.get(digest, float("-inf")) < PROVIDED_SECONDS:
             continue
-        path = _local(digest)
-        if not path.exists():
-            await blocking(link.store.get_package, digest, path)
-        await link.ray.put_package(_name(digest), path)
+        if not await link.ray.has_package(ray_package(digest)):
+            path = _local(digest)
+            if not path.exists():
+                await blocking(link.store.get_package, digest, path)
+            await link.ray.put_package(ray_package(digest), path)
+        link.provided[digest] = time.monotonic()
 
 
 def runtime_env(spec: JobSpec, connection: Connection, config: RayOffload) -> dict[str, Any]:
     """Give the job's runtime_env: packages by content, no secret, the same for the same workspace."""
     env: dict[str, Any] = {
-        "py_modules": [f"gcs://{_name(d)}" for d in (spec.bundle, *spec.modules)],
+        "py_modules": [f"gcs://{ray_package(d)}" for d in (spec.bundle, *spec.modules)],
         "env_vars": {
             **spec.options.env,
             "RAYOFFLOAD_CONNECTION_FILE": str(connection.file),
@@ -220,7 +227,7 @@ def runtime_env(spec: JobSpec, connection: Connection, config: RayOffload) -> di
     if connection.info.kind == "embedded":
         env["env_vars"]["RAYOFFLOAD_MEMORY_LIMIT"] = "1"
     if spec.package:
-        env["working_dir"] = f"gcs://{_name(spec.package)}"
+        env["working_dir"] = f"gcs://{ray_package(spec.package)}"
     if spec.options.pip:
         env["pip"] = list(spec.options.pip)
     return env
@@ -228,11 +235,6 @@ def runtime_env(spec: JobSpec, connection: Connection, config: RayOffload) -> di
 
 def _digests(package: str, modules: tuple[str, ...], runner: str) -> Iterator[str]:
     yield from (d for d in (runner, package, *modules) if d)
-
-
-def _name(digest: str) -> str:
-    """Give Ray's name of a package; 160 bits of the digest are beyond any accident."""
-    return f"_ray_pkg_{digest[:40]}.zip"
 
 
 def _local(digest: str) -> Path:

@@ -59,7 +59,7 @@ def advance(record: JobRecord, event: Event) -> JobRecord:
     event : Event
         ``step {name, state: begin|end, note}``, ``wait {reason, detail, event}``, ``chained {reason}``,
         ``progress {done, total}``, ``inputs {inputs}``, ``cluster {name, dashboard, session}``,
-        ``libraries {libraries}``, ``submitted {attempt}``, ``again {attempt, reason}`` (a retry),
+        ``libraries {libraries}``, ``submitted {attempt, submission}``, ``again {attempt, reason}`` (a retry),
         ``alive`` (a sign of life), the runner's ``phase``,
         Ray's ``ray {status, message, exit_code, error_type}``,
         ``gone {message, hint}`` (the cluster died), ``failed {failure}`` (this side could not go on),
@@ -143,7 +143,9 @@ def _libraries(record: JobRecord, event: Event) -> JobRecord:
 
 
 def _submitted(record: JobRecord, event: Event) -> JobRecord:
-    return record.replace(attempt=event.content["attempt"], last_seen=event.at)
+    c = event.content
+    names = (*record.submissions, c["submission"]) if c.get("submission") else record.submissions
+    return record.replace(attempt=c["attempt"], submissions=names, last_seen=event.at)
 
 
 def _again(record: JobRecord, event: Event) -> JobRecord:

@@ -35,6 +35,7 @@ from .models import (
 )
 from .packing import Packed, pack, provide, runtime_env, send
 from .remote.events import Numbers
+from .standbys import Standbys, entrypoint_resources
 from .witness import Witness
 from .words import size_text
 
@@ -65,6 +66,7 @@ class Offloader:
         self.config = config
         self.backend = open_backend(config)
         self.links = Links(self.backend, config, opener)
+        self.standbys = Standbys(config)
         self.courses: dict[str, Course] = {}
         self.closing = False  # this process ends, which cancels no job
         self._packing = asyncio.Lock()
@@ -79,6 +81,7 @@ class Offloader:
 
     async def aclose(self) -> None:
         """Close all ways; clusters and jobs go on."""
+        await self.standbys.aclose()
         await self.links.aclose()
         await self.backend.aclose()
 
@@ -255,15 +258,24 @@ class Offloader:
     async def _submit(self, course: Course, link: Link) -> None:
         spec, attempt = course.record.spec, course.record.attempt + 1
         course.tell("step", name="queued", state="begin")
-        await provide(spec, link)
-        await link.ray.submit(
-            submission_id=f"{spec.id}-{attempt}",
-            entrypoint=f"python -m {spec.versions['runner']} {spec.id} {attempt}",
-            runtime_env=runtime_env(spec, link.connection, self.config),
-            metadata={"owner": spec.owner, "notebook": spec.notebook, "label": spec.label, "job": spec.id},
-            resources=_entrypoint_resources(spec.options.resources, link.info),
-        )
-        course.tell("submitted", attempt=attempt)
+        submission = await self.standbys.hand(spec, attempt, link)
+        if not submission:
+            submission = f"{spec.id}-{attempt}"
+            await provide(spec, link)
+            await link.ray.submit(
+                submission_id=submission,
+                entrypoint=f"python -m {spec.versions['runner']} {spec.id} {attempt}",
+                runtime_env=runtime_env(spec, link.connection, self.config),
+                metadata={
+                    "owner": spec.owner,
+                    "notebook": spec.notebook,
+                    "label": spec.label,
+                    "job": spec.id,
+                },
+                resources=entrypoint_resources(spec.options.resources.by_name(), link),
+            )
+        course.tell("submitted", attempt=attempt, submission=submission)
+        self.standbys.behind(course, link)
         await self.save(course)
 
     async def _follow(self, course: Course, link: Link) -> None:
@@ -474,11 +486,3 @@ def _check_resources(asked: Resources, info: ClusterInfo) -> None:
                 f"the job asks for {asked.words()}, and cluster {info.name} {few}",
                 "Ask for less, or use a larger cluster",
             )
-
-
-def _entrypoint_resources(asked: Resources, info: ClusterInfo) -> dict[str, float]:
-    """Give what the job's process reserves; nothing unasked where its own Ray tasks need the CPUs."""
-    wanted = asked.by_name()
-    if info.kind == "kubernetes":
-        wanted.setdefault("CPU", 1.0)  # keeps it off the head: an OOM kill there would take every job along
-    return wanted

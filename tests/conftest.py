@@ -13,6 +13,9 @@ from tests.ray_fixture import ray_cluster  # noqa: F401  (pytest finds fixtures 
 
 HERE = Path(__file__).parent
 
+# What is started ahead would take cores from the tests; those of standbys ask for them.
+os.environ["RAYOFFLOAD_STANDBY"] = "0"
+
 # No test fails because the machine is busy. CI tries the same examples each time, and others new ones.
 settings.register_profile("patient", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("patient")

@@ -34,6 +34,7 @@ LAYERS = [
     ["link", "course", "homecoming"],
     ["matching", "links"],
     ["packing", "witness", "ledger"],
+    ["standbys"],
     ["submission", "drafting"],
     ["job", "server"],
     ["claims"],

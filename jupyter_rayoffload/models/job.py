@@ -311,7 +311,9 @@ class JobRecord(Model):
     failure : Failure, optional
     exit_code : int, optional
     attempt : int
-        Number of Ray submissions so far; the id of each is ``ID-ATTEMPT``.
+        Number of times that it was submitted so far.
+    submissions : tuple of str
+        Ids of the Ray submissions that served it, the newest last: ``ID-ATTEMPT``, or a standby's.
     lines : int
         Lines of log so far.
     progress : tuple of float
@@ -340,6 +342,7 @@ class JobRecord(Model):
     failure: Failure | None = None
     exit_code: int | None = None
     attempt: int = 0
+    submissions: tuple[str, ...] = ()
     lines: int = 0
     progress: tuple[float, ...] = ()
     session: str = ""
@@ -353,4 +356,6 @@ class JobRecord(Model):
     @property
     def submission_id(self) -> str:
         """Id of the newest Ray submission; ``""`` before the first."""
+        if self.submissions:
+            return self.submissions[-1]
         return f"{self.spec.id}-{self.attempt}" if self.attempt else ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-__all__ = ["FILE_LIMIT", "LISTED", "TOTAL_LIMIT", "BadPackage", "Changes", "Folder"]
+__all__ = ["FILE_LIMIT", "LISTED", "TOTAL_LIMIT", "BadPackage", "Changes", "Folder", "ray_package"]
 
 #: A file up to this size comes back by itself, bytes.
 FILE_LIMIT = 1_000_000
@@ -239,6 +239,11 @@ def _too_large(path: str, size: int, file_limit: int, left: int) -> str:
     if size > left:
         return f"too many files for all to come back by themselves: --fetch {path!r} brings it"
     return ""
+
+
+def ray_package(digest: str) -> str:
+    """Give Ray's name of a package; 160 bits of the digest are beyond any accident."""
+    return f"_ray_pkg_{digest[:40]}.zip"
 
 
 def limits(environment: Mapping[str, str]) -> tuple[int, int]:

@@ -32,7 +32,7 @@ from .run import STORE_PATIENCE
 from .state import ended_state, running_state
 from .store import Store, StoreFault, Tampered
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "submission_id"]
 
 #: Ray kills the whole job so long after its stop, seconds, unless the job's environment says otherwise.
 RAY_STOP_SECONDS = 3.0
@@ -90,7 +90,7 @@ class Guard:
         self._state: dict[str, Any] = dict(record.get("state") or {})
         self._cell, self._pair, self._pipes = cell, pair, pipes
         self._inbox: Inbox | None = Inbox(pair)
-        writer = _submission_id() or f"{job_id}-{attempt}"
+        writer = submission_id() or f"{job_id}-{attempt}"
         limit = int(os.environ.get("RAYOFFLOAD_OUTPUT_LIMIT") or OUTPUT_LIMIT)
         self._publisher = Publisher(
             lambda number, messages: impatient.append(job_id, writer, number, messages), (StoreFault,), limit
@@ -154,7 +154,7 @@ class Guard:
             "attempt": self._attempt,
         }
         self._publisher.put("phase", first)
-        self._state = running_state(self._state, self._attempt, session)
+        self._state = running_state(self._state, self._attempt, session, self._writer)
         with contextlib.suppress(StoreFault, Tampered):
             self._store.write_state(self._job_id, self._state)
         self._pulse.start()
@@ -321,7 +321,7 @@ def _grace() -> float:
     return max(1.0, wait * GRACE)
 
 
-def _submission_id() -> str:
+def submission_id() -> str:
     """Give Ray's id of this submission; ``""`` outside Ray."""
     try:
         config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")

@@ -1,4 +1,4 @@
-"""The beginning of a runner: its credentials, its two processes, and the claim of the attempt."""
+"""The beginning of a runner: its credentials, and its two processes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection as Pair
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,9 +22,10 @@ from .failures import NOT_THE_CELL
 from .guard import Guard
 from .interrupt import Interrupt
 from .run import STORE_PATIENCE, CellProcess
-from .store import Missing, Store, StoreFault, Tampered
+from .standby import CellHandle, Waiting, claim
+from .store import Store, StoreFault, Tampered
 
-__all__ = ["run_job"]
+__all__ = ["run_job", "stand_by"]
 
 
 def run_job(job_id: str, attempt: int) -> int:
@@ -41,6 +41,27 @@ def run_job(job_id: str, attempt: int) -> int:
     int
         Exit code.
     """
+    return _at_home(lambda connection, home: _run(connection, job_id, attempt, home))
+
+
+def stand_by(standby: str) -> int:
+    """Make a runner ready, wait for a job, and run it.
+
+    Parameters
+    ----------
+    standby : str
+        Id of the standby, by which the store has its plan.
+
+    Returns
+    -------
+    int
+        Exit code: that of the job, or 0 where none came.
+    """
+    return _at_home(lambda connection, home: _stand_by(connection, standby, home))
+
+
+def _at_home(run: Callable[[Connection, Path], int]) -> int:
+    """Run something with the cluster's credentials and a folder of its own."""
     try:
         connection = read_connection()
     except BadConnectionFile as error:
@@ -50,37 +71,74 @@ def run_job(job_id: str, attempt: int) -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     home = Path(tempfile.mkdtemp(prefix="rayoffload-job-"))  # mode 0700
     try:
-        return _run(connection, job_id, attempt, home)
+        return run(connection, home)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
 def _run(connection: Connection, job_id: str, attempt: int, home: Path) -> int:
-    processes.adopt_orphans()
-    ours, theirs = multiprocessing.Pipe()
-    pipes = [Pipe("stdout", 1), Pipe("stderr", 2)]
-    # Forked before the first thread, and before it is known whether this attempt is ours: the cell's process
-    # makes itself ready meanwhile.
-    parent = os.getpid()
-    cell = os.fork()
-    if not cell:
-        ours.close()
-        _be_the_cell(connection, theirs, pipes, home, parent)
-    theirs.close()
+    # Forked before it is known whether this attempt is ours: the cell's process makes itself ready meanwhile.
+    cell = _fork(connection, home)
     store = connection.open_store(STORE_PATIENCE)
     try:
-        record = _claim(store, job_id, attempt)
+        record = claim(store, job_id, attempt)
     except (StoreFault, Tampered) as error:
         print(f"rayoffload: job {job_id} cannot be run: {error}", file=sys.stderr)
         return NOT_THE_CELL
     if isinstance(record, str):
         print(f"rayoffload: attempt {attempt} of job {job_id} is not run here: {record}")
         return 0
+    return _guard(connection, store, job_id, attempt, record, cell)
+
+
+def _stand_by(connection: Connection, standby: str, home: Path) -> int:
+    with connection.open_store(STORE_PATIENCE) as store:
+        try:
+            plan = store.handovers.plan(standby)
+        except (StoreFault, Tampered) as error:
+            print(f"rayoffload: {standby} is not needed: {error}")
+            return 0
+    cell = _fork(connection, home, plan)
+    store = connection.open_store(STORE_PATIENCE)
+    try:
+        job = Waiting(store, standby, plan, cell).job()
+    except (StoreFault, Tampered) as error:
+        print(f"rayoffload: {standby} waits no longer: {error}", file=sys.stderr)
+        return NOT_THE_CELL
+    if job is None:
+        return 0
+    return _guard(connection, store, job.id, job.attempt, job.record, cell)
+
+
+def _guard(
+    connection: Connection, store: Store, job_id: str, attempt: int, record: dict[str, Any], cell: CellHandle
+) -> int:
     impatient = connection.open_store(0.0)
-    return Guard(store, impatient, job_id, attempt, record, cell, ours, pipes).run()
+    return Guard(store, impatient, job_id, attempt, record, cell.pid, cell.pair, cell.pipes).run()
 
 
-def _be_the_cell(connection: Connection, pair: Pair, pipes: list[Pipe], home: Path, parent: int) -> NoReturn:
+def _fork(connection: Connection, home: Path, plan: dict[str, Any] | None = None) -> CellHandle:
+    """Start the process that executes the cell, before this one has its first thread."""
+    processes.adopt_orphans()
+    ours, theirs = multiprocessing.Pipe()
+    pipes = [Pipe("stdout", 1), Pipe("stderr", 2)]
+    parent = os.getpid()
+    pid = os.fork()
+    if not pid:
+        ours.close()
+        _be_the_cell(connection, theirs, pipes, home, parent, plan)
+    theirs.close()
+    return CellHandle(pid, ours, pipes)
+
+
+def _be_the_cell(
+    connection: Connection,
+    pair: Pair,
+    pipes: list[Pipe],
+    home: Path,
+    parent: int,
+    plan: dict[str, Any] | None,
+) -> NoReturn:
     """Become the process that executes the cell."""
     try:
         processes.die_with_parent(parent)
@@ -92,6 +150,8 @@ def _be_the_cell(connection: Connection, pair: Pair, pipes: list[Pipe], home: Pa
         interrupt = Interrupt()
         interrupt.install()
         process = CellProcess(connection, Channel(pair, interrupt.shield), interrupt, home)
+        if plan is not None:
+            process.prepare(plan)
         try:
             order = pair.recv_bytes()
         except EOFError:  # not ours to run
@@ -103,22 +163,3 @@ def _be_the_cell(connection: Connection, pair: Pair, pipes: list[Pipe], home: Pa
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(NOT_THE_CELL)
-
-
-def _claim(store: Store, job_id: str, attempt: int) -> dict[str, Any] | str:
-    """Take the attempt; give its record, or why it is not to be run."""
-    record = store.read(job_id)
-    if record is None or "spec" not in record:
-        return "the store has no such job"
-    state = record.get("state") or {}
-    if (state.get("attempt") or 0) > attempt:
-        return f"attempt {state['attempt']} has taken its place"
-    if (record.get("end") or {}).get("attempt", 0) >= attempt:
-        return "it has ended"
-    if state.get("phase") == "cancelled":
-        return "it was cancelled"
-    try:
-        taken = store.claim(job_id, attempt, f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}")
-    except Missing:
-        return "the store has no such job"
-    return record if taken else "somebody else has it, or it was taken back"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.abc
 import importlib.util
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+
+from .on_ray import lasting_connection
 
 __all__ = ["AfterImport", "prepare_libraries"]
 
@@ -68,7 +67,7 @@ def prepare_libraries() -> None:
             "matplotlib.figure": _figures_as_pictures,
             "pandas": _frames_of_a_notebook,
             "tqdm.notebook": _text_bars,
-            "ray": _lasting_connection,
+            "ray": lasting_connection,
         }
     ).install()
 
@@ -100,22 +99,3 @@ def _text_bars(module: Any) -> None:
     std = importlib.import_module("tqdm.std")
     module.tqdm = module.tqdm_notebook = std.tqdm
     module.trange = module.tnrange = std.trange
-
-
-def _lasting_connection(ray: Any) -> None:
-    """Let ``ray.init()`` find the connection that is there, and leave the signals to us."""
-    init = ray.init
-
-    @functools.wraps(init)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        kwargs.setdefault("ignore_reinit_error", True)
-        main = threading.current_thread() is threading.main_thread()
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            return init(*args, **kwargs)
-        finally:
-            # Ray's own handler exits; ours interrupts the cell once, and lets its `finally` blocks end.
-            if main:
-                signal.signal(signal.SIGTERM, before)
-
-    ray.init = wrapped

@@ -17,6 +17,9 @@ __all__ = ["Records", "checked_id", "ended"]
 #: Phases after which nothing changes; the names of ``models.Phase``, which this package cannot import.
 ENDED = frozenset({"succeeded", "failed", "cancelled", "lost"})
 
+#: Who has the claim of an attempt that was handed to a standby, and taken back.
+TAKEN_BACK = "taken back"
+
 # Enter a job, once. The token tells a call that is repeated after a lost answer from another caller's.
 CREATE = """
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -139,7 +142,7 @@ class Records:
                 break
         return True
 
-    def claim(self, job_id: str, attempt: int, by: str) -> bool:
+    def claim(self, job_id: str, attempt: int, by: str, *, standby: bool = False) -> bool:
         """Take an attempt of a job: exactly one `by` gets True, however often it asks.
 
         Parameters
@@ -148,13 +151,31 @@ class Records:
         attempt : int
         by : str
             Names the process, uniquely.
+        standby : bool
+            Whether it is one that the attempt was handed to: then it may have been taken back.
         """
-        field = f"claim:{attempt}"
+        taken = self._taken(job_id, f"claim:{attempt}", by)
+        if taken == TAKEN_BACK and not standby:  # from a standby, for a submission of its own
+            taken = self._taken(job_id, f"claim:{attempt}:own", by)
+        return taken == by
+
+    def take_back(self, job_id: str, attempt: int) -> bool:
+        """Take back an attempt that was handed to a standby: only a submission of its own may claim it now.
+
+        Returns
+        -------
+        bool
+            False if the standby has claimed it: then it runs there.
+        """
+        return self.claim(job_id, attempt, TAKEN_BACK, standby=True)
+
+    def _taken(self, job_id: str, field: str, by: str) -> str:
+        """Give who has a claim: `by`, unless it was another one's."""
         if self._set(job_id, field, {"by": by, "time": time.time()}, expected=b""):
-            return True
-        # Ours too, if an answer was lost and the call repeated.
+            return by
+        # It may be ours, too: if an answer was lost, and the call repeated.
         taken = self._get(job_id, field)[1]
-        return taken is not None and bool(taken["by"] == by)
+        return str(taken["by"]) if taken else ""
 
     def void(self, job_id: str, attempt: int) -> bool:
         """Take back an attempt: no later claim succeeds. False if it is claimed already."""

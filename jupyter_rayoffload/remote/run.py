@@ -7,23 +7,24 @@ import atexit
 import contextlib
 import faulthandler
 import functools
+import importlib
 import os
 import re
+import shutil
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import failures
+from . import failures, on_ray
 from .channel import Channel
 from .codec import Frozen, freeze, thaw
 from .command import run_command
 from .connection import Connection
 from .describe import describe
 from .failures import Unready, failure_of
-from .files import Folder, limits
+from .files import Folder, limits, ray_package
 from .interrupt import Interrupt
 from .on_import import prepare_libraries
 from .outputs import Before, imports_of
@@ -43,10 +44,6 @@ CALL = ("function", "args", "kwargs")
 REPLACED = "="
 #: How far a chain of unchanged inputs is followed from job to job.
 CHAIN = 100
-#: Ray's log monitor looks every 0.1 s (ray/_private/log_monitor.py); after such a silence nothing comes.
-WORKER_LOG_PAUSE = 0.3
-#: How long prints of workers are waited for at most, seconds.
-WORKER_LOG_SECONDS = 3.0
 
 
 class CellProcess:
@@ -71,6 +68,25 @@ class CellProcess:
         prepare_libraries()
         self._shell = make_shell(str(_made(home / "ipython")), channel.tell)
         self._spec: dict[str, Any] = {}
+        self._ahead: tuple[Any, Folder] | None = None
+        self._late = False  # whether Ray learns of the workspace from us, not from the submission
+
+    def prepare(self, plan: dict[str, Any]) -> None:
+        """Do ahead what the cell will need, and say when that is done; what fails now fails again then."""
+        self._late = not plan.get("connect")
+        try:
+            self._ahead = (_workspace_of(plan), self._make_folder(plan))
+        except Exception:
+            self._log_trouble()
+        for name in plan.get("imports") or ():
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        if plan.get("connect"):
+            try:
+                on_ray.connect_ahead()
+            except Exception:
+                self._log_trouble()
+        self._channel.tell("ready")
 
     def run(self, spec: dict[str, Any]) -> NoReturn:
         """Execute a job and end the process."""
@@ -86,7 +102,7 @@ class CellProcess:
         except KeyboardInterrupt:  # the guard, who asked for it, says how the job ended
             pass
         except BaseException:  # the guard sees that this process ends without a word
-            self._channel.tell("log", {"text": traceback.format_exc()})
+            self._log_trouble()
         finally:
             with contextlib.suppress(Exception):
                 self._flush()
@@ -96,7 +112,7 @@ class CellProcess:
         kind = self._spec.get("kind") or "cell"
         doing = ["making the working folder"]
         try:
-            folder = self._make_folder()
+            folder = self._folder()
             if kind == "program":
                 return self._run_program(folder)
             doing.append("loading the inputs")
@@ -105,7 +121,7 @@ class CellProcess:
             doing.append("running the cell")
             run = self._run_call if kind == "callable" else self._run_cell
             end = run(inputs)
-            _await_workers()
+            on_ray.await_workers()
             doing.append("storing the files")
             end.update(self._files(folder))
             return end
@@ -115,19 +131,27 @@ class CellProcess:
             raise
         except Exception as error:
             failure = failure_of(error, doing[-1], self._spec.get("libraries"))
-            self._channel.tell("log", {"text": traceback.format_exc()})  # perhaps a slip of ours
+            self._log_trouble()  # perhaps a slip of ours
         return {"phase": "failed", "exit_code": failures.NOT_THE_CELL, "failure": failure}
 
     # ------------------------------------------------------------------ before
 
-    def _make_folder(self) -> Folder:
+    def _folder(self) -> Folder:
+        """Give the working folder: the one that was made ahead, if it is what the job asks for."""
+        if self._late and self._spec.get("package"):
+            on_ray.bind_workspace(f"gcs://{ray_package(self._spec['package'])}")
+        if self._ahead is not None and self._ahead[0] == _workspace_of(self._spec):
+            return self._ahead[1]
+        return self._make_folder(self._spec)
+
+    def _make_folder(self, spec: dict[str, Any]) -> Folder:
         work = Folder(_made(self._home / "work"))
-        if self._spec.get("package"):
-            self._unpack(self._spec["package"], work)
-        for name in self._spec.get("overlays") or ():
+        if spec.get("package"):
+            self._unpack(spec["package"], work)
+        for name in spec.get("overlays") or ():
             self._unpack(name, work)
         modules = []
-        for number, name in enumerate(self._spec.get("modules") or ()):
+        for number, name in enumerate(spec.get("modules") or ()):
             module = Folder(_made(self._home / f"modules{number}"))
             self._unpack(name, module)
             modules.append(str(module.root))
@@ -381,6 +405,9 @@ class CellProcess:
         except (SyntaxError, ValueError):
             return None
 
+    def _log_trouble(self) -> None:
+        self._channel.tell("log", {"text": traceback.format_exc()})
+
     def _flush(self) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -398,13 +425,19 @@ def _enter(work: str, modules: list[str]) -> None:
 
 
 def _made(folder: Path) -> Path:
+    """Make a folder; what was made ahead for another workspace gives way."""
+    if folder.exists():
+        shutil.rmtree(folder)
     folder.mkdir(mode=0o700)
     return folder
 
 
-def _imported(module: str, attribute: str | None, submodules: Sequence[str] = ()) -> Any:
-    import importlib
+def _workspace_of(spec: dict[str, Any]) -> list[Any]:
+    """Give what makes a working folder this one."""
+    return [spec.get("package") or "", list(spec.get("modules") or ()), list(spec.get("overlays") or ())]
 
+
+def _imported(module: str, attribute: str | None, submodules: Sequence[str] = ()) -> Any:
     loaded = importlib.import_module(module)
     for name in submodules:
         importlib.import_module(name)
@@ -417,17 +450,6 @@ def _value(name: str, type: str) -> dict[str, Any]:
 
 def _refused(name: str, reason: str) -> dict[str, Any]:
     return {"name": name, "state": "cannot travel", "reason": reason}
-
-
-def _await_workers() -> None:
-    """Wait for what Ray's workers have printed: it comes by the log monitor of their node, a little later."""
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return
-    deadline, seen = time.monotonic() + WORKER_LOG_SECONDS, -1
-    while seen != CellStream.writes and time.monotonic() < deadline:
-        seen = CellStream.writes
-        time.sleep(WORKER_LOG_PAUSE)
 
 
 def _say_goodbye() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["ended_state", "running_state"]
@@ -12,8 +12,10 @@ __all__ = ["ended_state", "running_state"]
 _WAITING = ("reason", "detail", "event", "progress")
 
 
-def running_state(state: Mapping[str, Any], attempt: int, session: str) -> dict[str, Any]:
-    """Give the state of a job whose cell begins now."""
+def running_state(
+    state: Mapping[str, Any], attempt: int, session: str, submission: str = ""
+) -> dict[str, Any]:
+    """Give the state of a job whose cell begins now, in that submission of Ray."""
     now = time.time()
     steps = {**_closed(state, now), "running": {"begin": now}}
     kept = {k: v for k, v in state.items() if k not in _WAITING}
@@ -21,6 +23,7 @@ def running_state(state: Mapping[str, Any], attempt: int, session: str) -> dict[
         **kept,
         "phase": "running",
         "attempt": attempt,
+        "submissions": _with(state.get("submissions") or (), submission),
         "started": state.get("started") or now,
         "last_seen": now,
         "steps": steps,
@@ -38,6 +41,10 @@ def ended_state(state: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, A
     }
     steps = _closed(state, end["t"])
     return {**kept, **said, "ended": end["t"], "last_seen": end["t"], "steps": steps}
+
+
+def _with(names: Sequence[str], name: str) -> list[str]:
+    return [*names, name] if name and name not in names else [*names]
 
 
 def _closed(state: Mapping[str, Any], now: float) -> dict[str, Any]:

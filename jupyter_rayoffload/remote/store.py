@@ -13,6 +13,7 @@ key                    kind        holds
 ``job:ID:slots``       set         names of those slots
 ``blob:DIGEST``, …     string      buffers, large graphs and packages (:mod:`.blobs`)
 ``pkg:NAME``           string      signed: which blob is the package of that name
+``standby:…``          various     standbys, and jobs on their way to them (:mod:`.handover`)
 =====================  ==========  =============================================================
 """
 
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .blobs import BlobRef, Blobs, Progress, file_view
 from .events import Entry, events_key, follow, open_entry, seal_entry
+from .handover import Handovers
 from .link import (
     TIMEOUT,
     Link,
@@ -114,6 +116,7 @@ class Store(Records):
         self.lifetimes = lifetimes or Lifetimes()
         self._timeout = timeout
         super().__init__(Link(address, owner, patience, timeout), signer, self.lifetimes.record)
+        self.handovers = Handovers(self._link, signer)
         self._blobs = Blobs(self._link, signer)
         self._payloads = Payloads(
             self._link, self._blobs, signer, self.lifetimes.record, self.lifetimes.landed

@@ -35,6 +35,8 @@ import psutil
 from ...errors import ClusterError, ClusterStartFailed, OffloadError
 from ...models import ClusterInfo, ClusterPhase
 from ...rayapi import RayClient
+from ...remote.signing import Signer
+from ...remote.store import Store, StoreFault, Tampered
 from ..connection import Connection, read_secret, write_private
 from . import head
 from .children import Children
@@ -258,12 +260,12 @@ class Keeper:
                 await self._start_redis()
                 self._say("Running")
             if idle and time.monotonic() - asked > pause:
-                if await _busy(client):
+                if await _busy(client, connection):
                     self._used = time.time()
                 asked = time.monotonic()
             if not self.places.connection.exists():  # somebody tidied up: kernels would wait for it
                 connection.write()
-            if idle and self._idle_for() > idle and await self._retire(client):
+            if idle and self._idle_for() > idle and await self._retire(client, connection):
                 self._stop.set()
 
     def _head_lives(self) -> bool:
@@ -274,7 +276,7 @@ class Keeper:
             self._used = max(self._used, self.places.connection.stat().st_mtime)
         return time.time() - self._used
 
-    async def _retire(self, client: RayClient) -> bool:
+    async def _retire(self, client: RayClient, connection: Connection) -> bool:
         """Take the connection file away, unless a kernel or a job came in the last moment.
 
         A kernel touches the file when it adopts the cluster. Once it has another name nobody can touch it, so
@@ -287,7 +289,7 @@ class Keeper:
         except FileNotFoundError:
             return False
         touched = aside.stat().st_mtime > self._used
-        if touched or await _busy(client):
+        if touched or await _busy(client, connection):
             os.rename(aside, file)
             return False
         aside.unlink()
@@ -360,12 +362,21 @@ def _vital(ray: int) -> list[psutil.Process]:
     return found
 
 
-async def _busy(client: RayClient) -> bool:
+async def _busy(client: RayClient, connection: Connection) -> bool:
+    """Whether a job is live; standbys that wait for one do not count."""
     try:
         # Briefly: a head that has died takes the question and never answers.
-        return any(job.live for job in await asyncio.wait_for(client.list(), 3))
+        live = {job.submission_id for job in await asyncio.wait_for(client.list(), 3) if job.live}
     except (ClusterError, asyncio.TimeoutError):
         return True  # a Ray that is too busy to answer is not idle
+    return bool(live) and bool(live - await asyncio.to_thread(_waiting, connection))
+
+
+def _waiting(connection: Connection) -> set[str]:
+    store = Store(connection.store, connection.owner, Signer(connection.key), patience=0)
+    with contextlib.suppress(StoreFault, Tampered), store:
+        return {plan["id"] for plan in store.handovers.waiting()}
+    return set()
 
 
 def main() -> int:

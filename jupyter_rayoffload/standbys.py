@@ -1,0 +1,193 @@
+"""Standbys: runners that are submitted ahead and wait, so that the next cell begins in milliseconds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from .errors import OffloadError
+from .link import Link, blocking
+from .models import JobSpec, Phase
+from .packing import provide, runtime_env
+
+if TYPE_CHECKING:
+    from .config import RayOffload
+    from .course import Course
+    from .remote.store import Store
+
+__all__ = ["Standbys", "entrypoint_resources"]
+
+#: How long a standby may take to say that it has the job, seconds: it takes a millisecond, and on a machine
+#: whose cores are all at work a hundred. Then the job is taken back, unless it has it after all.
+ACKNOWLEDGE_SECONDS = 0.5
+#: A new one is started when the job has ended, or has run for so long, seconds: it would cost it a core.
+ORDER_AFTER = 1.0
+#: Between two looks whether a standby holds what a job waits for, seconds.
+YIELD_SECONDS = 5.0
+_RAY = re.compile(r"\bray\b")
+
+
+class Standbys:
+    """Orders standbys for the jobs of one process, and hands jobs over; any process may use what waits.
+
+    Parameters
+    ----------
+    config : RayOffload
+    """
+
+    def __init__(self, config: RayOffload) -> None:
+        self._config = config
+        self._package: str | None = None  # of the last job
+        self._ordered: dict[str, tuple[str, Link]] = {}  # id: key, way
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._yielding: asyncio.Task[None] | None = None
+
+    async def hand(self, spec: JobSpec, attempt: int, link: Link) -> str:
+        """Hand a job to a standby that waits for its like.
+
+        Parameters
+        ----------
+        spec : JobSpec
+        attempt : int
+        link : Link
+
+        Returns
+        -------
+        str
+            The standby, by the id of its Ray submission; ``""`` if the job must be submitted by itself.
+        """
+        if not self._may_stand_by(spec) or "environ" in spec.source:
+            return ""  # what reads the environment when it is imported has been imported
+        keys = [self._key(spec, link, connect) for connect in (True, False)]
+        if spec.package and _uses_ray(spec):
+            await provide(spec, link)
+        with suppress(OffloadError):  # a store that is away is told by those who need it
+            return await blocking(_hand, link.store, keys, spec.id, attempt)
+        return ""
+
+    def behind(self, course: Course, link: Link) -> None:
+        """Order a standby behind a job that was just submitted, for the next one like it."""
+        if self._may_stand_by(course.record.spec):
+            self._start(self._order_behind(course, link))
+
+    async def aclose(self) -> None:
+        """Order none any more; those that wait are for the next kernel, and end when none comes."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _may_stand_by(self, spec: JobSpec) -> bool:
+        # Standbys hold the default resources, and no GPU.
+        return bool(self._config.standby) and not spec.options.resources.by_name()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # ------------------------------------------------------------------ ordering
+
+    async def _order_behind(self, course: Course, link: Link) -> None:
+        while not course.record.phase.ended and course.record.phase is not Phase.RUNNING:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(course.ended.wait(), ORDER_AFTER)
+        with suppress(OffloadError):
+            await self._order(course.record.spec, link)
+
+    async def _order(self, spec: JobSpec, link: Link) -> None:
+        """Have as many standbys for the like of this job as there should be, and no others of ours."""
+        # A workspace that changes is bound late, which a connected one could not do.
+        changed = self._package not in (None, spec.package)
+        self._package = spec.package
+        connect = _uses_ray(spec) and not changed
+        key = self._key(spec, link, connect)
+        await self._dismiss_others(key)
+        for _ in range(self._config.standby - await blocking(link.store.handovers.pending, key)):
+            await self._submit(spec, key, connect, link)
+        if self._ordered and entrypoint_resources({}, link) and self._yielding is None:
+            self._yielding = self._start(self._yield(link))
+
+    async def _submit(self, spec: JobSpec, key: str, connect: bool, link: Link) -> None:
+        standby = f"standby-{secrets.token_hex(6)}"
+        plan = {
+            "key": key,
+            "package": spec.package,
+            "modules": list(spec.modules),
+            "imports": sorted({*spec.libraries, *(("ray",) if _uses_ray(spec) else ())}),
+            "connect": connect,
+            "idle": self._config.standby_idle,
+        }
+        await blocking(link.store.handovers.order, standby, plan)
+        await provide(spec, link)
+        await link.ray.submit(
+            submission_id=standby,
+            entrypoint=f"python -m {spec.versions['runner']} --standby {standby}",
+            runtime_env=self._environment(spec, link, connect),
+            metadata={"owner": spec.owner, "label": "standby"},
+            resources=entrypoint_resources({}, link),
+        )
+        self._ordered[standby] = (key, link)
+
+    async def _dismiss_others(self, key: str) -> None:
+        for standby, (other, link) in list(self._ordered.items()):
+            if other != key:
+                await self._dismiss(standby, other, link)
+
+    async def _dismiss(self, standby: str, key: str, link: Link) -> None:
+        self._ordered.pop(standby, None)
+        with suppress(OffloadError):
+            await blocking(link.store.handovers.dismiss, standby, key)
+
+    async def _yield(self, link: Link) -> None:
+        """Let standbys end that hold what a job waits for."""
+        while True:
+            await asyncio.sleep(YIELD_SECONDS)
+            with suppress(OffloadError):
+                if (await link.ray.cluster_status()).waiting:
+                    await self._dismiss_others("")
+
+    # ------------------------------------------------------------------ which job may have which standby
+
+    def _key(self, spec: JobSpec, link: Link, connect: bool) -> str:
+        """Name what a standby and its job must have in common."""
+        common = [
+            self._environment(spec, link, connect),
+            spec.versions["runner"],
+            link.info.session,
+            connect,
+        ]
+        return link.signer.digest(json.dumps(common, sort_keys=True).encode())[:40]
+
+    def _environment(self, spec: JobSpec, link: Link, connect: bool) -> dict[str, Any]:
+        bound = spec if connect else spec.replace(package="")
+        return runtime_env(bound, link.connection, self._config)
+
+
+def entrypoint_resources(asked: dict[str, float], link: Link) -> dict[str, float]:
+    """Give what a job's process reserves; nothing unasked where its own Ray tasks need the CPUs."""
+    if link.info.kind == "kubernetes":
+        # It keeps the process off the head: an OOM kill there would take every job along.
+        return {"CPU": 1.0, **asked}
+    return asked
+
+
+def _uses_ray(spec: JobSpec) -> bool:
+    texts = (spec.source, *(text for _, text in spec.cells.values()))
+    return any(_RAY.search(text) for text in texts)
+
+
+def _hand(store: Store, keys: list[str], job_id: str, attempt: int) -> str:
+    """Hand a job over, and see that it was taken; or else take it back."""
+    standby = store.handovers.hand(keys, job_id, attempt)
+    if not standby or store.handovers.taken(standby, job_id, ACKNOWLEDGE_SECONDS):
+        return standby
+    # If it cannot be taken back, the standby has claimed it: it is slow to say so, or died in that moment,
+    # which Ray will say.
+    return "" if store.take_back(job_id, attempt) else standby

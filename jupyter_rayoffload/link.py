@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ __all__ = ["Link", "Opener", "blocking", "open_link", "translated"]
 
 _T = TypeVar("_T")
 
+#: How long an answer of the head counts, seconds; and where the file of its connection says more.
+PROOF_SECONDS, KEPT_SECONDS = 5.0, 600.0
+
 
 @dataclass
 class Link:
@@ -36,6 +40,8 @@ class Link:
         What jobs of this session have found there, by module: a version, or empty text.
     provided : dict of str to float
         By digest, when Ray was last seen to have a package (``time.monotonic()``).
+    stored : dict of str to float
+        And when the store was.
     """
 
     connection: Connection
@@ -43,6 +49,8 @@ class Link:
     ray: RayClient
     libraries: dict[str, str] = field(default_factory=dict)
     provided: dict[str, float] = field(default_factory=dict)
+    stored: dict[str, float] = field(default_factory=dict)
+    _proof: tuple[float, tuple[int, int] | None] = field(default=(float("-inf"), None), init=False)
 
     @property
     def info(self) -> ClusterInfo:
@@ -62,7 +70,25 @@ class Link:
             version = await self.ray.version()
         except errors.ClusterError:
             return False
-        return not self.info.session or version.get("session_name") == self.info.session
+        same = not self.info.session or version.get("session_name") == self.info.session
+        if same:
+            self._proof = (time.monotonic(), self._file())
+        return same
+
+    def answered(self) -> bool:
+        """Whether it did a moment ago, and nothing since says that it has gone; asks nobody."""
+        when, file = self._proof
+        age = time.monotonic() - when
+        if self.info.kind == "embedded":  # its keeper takes the file away when the head has gone
+            return age < KEPT_SECONDS and file is not None and file == self._file()
+        return age < PROOF_SECONDS
+
+    def _file(self) -> tuple[int, int] | None:
+        try:
+            info = self.connection.file.stat()
+        except OSError:
+            return None
+        return info.st_ino, info.st_mtime_ns
 
     async def aclose(self) -> None:
         """Close both ways; what runs goes on."""

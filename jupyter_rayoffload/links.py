@@ -57,7 +57,7 @@ class Links:
             link = self._used.get(name)
             # Of a cluster of another size, the back end knows what it is now.
             same = link and not choices and profile in ("", link.info.profile)
-            if link and same and await link.answers():
+            if link and same and (link.answered() or await link.answers()):
                 return link
             connection = await self.backend.ensure(spec, on_change)
             self._used[name] = opened = await self.opener(connection, self.config)

@@ -29,6 +29,8 @@ __all__ = ["Packed", "pack", "preflight", "provide", "runtime_env", "send"]
 #: Ray keeps a package ten minutes after it was asked for (RAY_RUNTIME_ENV_TEMPORARY_REFERENCE_EXPIRATION_S in
 #: ray/_private/ray_constants.py); for this long it is not asked again, seconds.
 PROVIDED_SECONDS = 240.0
+#: How long the store is not asked again for a package that it has, seconds.
+STORED_SECONDS = 60.0
 #: Ray's grace between SIGTERM and SIGKILL, seconds; the runner needs some of it to say goodbye.
 STOP_SECONDS = 6
 
@@ -101,7 +103,7 @@ def pack(draft: Draft, config: RayOffload, signer: Signer, on_progress: Callable
     libraries = {} if config.check_versions == "off" else _libraries(draft, local)
     modules = [_zipped(extra, packed, told) for extra in extras]
     shots = [*([shot] if shot else []), *extras]
-    runner = bundle.build()
+    runner = _runner()
     prune(_folder(), ".zip")
     return Packed(
         package,
@@ -114,6 +116,18 @@ def pack(draft: Draft, config: RayOffload, signer: Signer, on_progress: Callable
         libraries,
         tuple(sorted(draft.needs & libraries.keys())),
     )
+
+
+#: The bundle that this process sends, by cache folder: it runs one version of this package, and goes on to.
+_runners: dict[Path, bundle.Bundle] = {}
+
+
+def _runner() -> bundle.Bundle:
+    folder = cache_folder(None)
+    known = _runners.get(folder)
+    if known is None or not known.path.exists():
+        known = _runners[folder] = bundle.build()
+    return known
 
 
 def preflight(draft: Draft, config: RayOffload, signer: Signer) -> str:
@@ -192,8 +206,11 @@ def _zipped(shot: workspace.Snapshot, packed: list[bool], told: Any) -> str:
 async def send(packed: Packed, link: Link) -> None:
     """Put the packages that the store lacks there: a rerun must not depend on Ray's copies."""
     for digest in _digests(packed.package, packed.modules, packed.bundle):
+        if time.monotonic() - link.stored.get(digest, float("-inf")) < STORED_SECONDS:
+            continue
         if not await blocking(link.store.has_package, digest):
             await blocking(link.store.put_package, digest, _local(digest))
+        link.stored[digest] = time.monotonic()
 
 
 async def provide(spec: JobSpec, link: Link) -> None:

@@ -46,6 +46,8 @@ __all__ = ["Offloader"]
 
 #: A job that waits in this process is written again this often, so that others see that it is alive, seconds.
 KEEPALIVE_SECONDS = 10.0
+#: A workspace that is packed within this is in the first word of a job that others can read, seconds.
+PACKING_SECONDS = 0.05
 #: Files of a job that ended so long before a cell was run have come home, or were changed there, seconds.
 LATE_SECONDS = 5.0
 #: Between two looks at a job that another process has yet to submit, or at what others want of ours, seconds.
@@ -131,20 +133,20 @@ class Offloader:
         await asyncio.sleep(0)  # side by side, but the workspace begins
         try:
             link = await self._cluster(draft.spec.options, course)
+            await asyncio.wait({packing}, timeout=PACKING_SECONDS)
             if not draft.copy_from:  # from now on it can be found by its id
-                await blocking(
-                    link.store.create, draft.spec.id, {"spec": draft.spec.to_json()}, draft.spec.created
-                )
+                spec = course.record.spec
+                await blocking(link.store.create, spec.id, {"spec": spec.to_json()}, spec.created)
+            written = packing.done()
             packed = await packing
         finally:
             packing.cancel()
         self._match(course, link)
         with self._kept_alive(course):
-            await self._send(draft, packed, course, link)
+            await self._send(draft, packed, course, link, written)
             await self._await_upstream(course)
             await self._lay_over(course, link)
-            await self._submit(course, link)
-        return link
+            return await self._submit(course, link)
 
     async def _cluster(self, options: JobOptions, course: Course) -> Link:
         def on_change(info: ClusterInfo) -> None:
@@ -182,8 +184,10 @@ class Offloader:
         if mode == "error":
             matching.require(spec, link)
 
-    async def _send(self, draft: Draft, packed: Packed | None, course: Course, link: Link) -> None:
-        """Put into the store what it lacks, and the record as it is to be run."""
+    async def _send(
+        self, draft: Draft, packed: Packed | None, course: Course, link: Link, written: bool
+    ) -> None:
+        """Put into the store what it lacks, and the record as it is to be run, unless that is `written`."""
         loop = asyncio.get_running_loop()
         spec = course.record.spec
         names = ", ".join(f"`{v.name}`" for v in spec.inputs if v.state is not ValueState.WAITS)
@@ -197,7 +201,8 @@ class Offloader:
                 if draft.program_input is not None:
                     given = await _put_input(draft.program_input, link)
                     await blocking(link.store.write, spec.id, "input", given)
-                await blocking(link.store.write, spec.id, "spec", spec.to_json())
+                if not written:
+                    await blocking(link.store.write, spec.id, "spec", spec.to_json())
                 await send(packed, link)
             if draft.frozen is not None:
                 sent = await blocking(link.store.put_payload, spec.id, "inputs", draft.frozen, on_progress)
@@ -255,11 +260,15 @@ class Offloader:
                 found[package] = None
         return found
 
-    async def _submit(self, course: Course, link: Link) -> None:
+    async def _submit(self, course: Course, link: Link) -> Link:
+        """Hand the job to a standby, or to Ray; give the way to the cluster that has it now."""
         spec, attempt = course.record.spec, course.record.attempt + 1
         course.tell("step", name="queued", state="begin")
         submission = await self.standbys.hand(spec, attempt, link)
         if not submission:
+            if not await link.answers():  # it was believed to
+                link = await self._cluster(spec.options, course)
+                course.tell("step", name="queued", state="begin")
             submission = f"{spec.id}-{attempt}"
             await provide(spec, link)
             await link.ray.submit(
@@ -276,7 +285,9 @@ class Offloader:
             )
         course.tell("submitted", attempt=attempt, submission=submission)
         self.standbys.behind(course, link)
-        await self.save(course)
+        if submission.startswith(course.record.id):  # where it was handed over, its runner writes sooner
+            await self.save(course)
+        return link
 
     async def _follow(self, course: Course, link: Link) -> None:
         retries = course.record.spec.options.retries
@@ -286,7 +297,7 @@ class Offloader:
                 return
             attempt = course.record.attempt
             course.tell("again", reason=f"Failed, and tried again: retry {attempt} of {retries}")
-            await self._submit(course, link)
+            link = await self._submit(course, link)
 
     def _witness(self, course: Course, link: Link) -> Witness:
         return Witness(course, link, self.backend.get, self.save, lambda: len(self.live()))

@@ -42,6 +42,9 @@ class Way:
     def __init__(self, connection: Connection) -> None:
         self.connection, self.info, self.closed = connection, connection.info, False
 
+    def answered(self) -> bool:
+        return False
+
     async def answers(self) -> bool:
         return bool(self.info.address)
 

@@ -154,6 +154,8 @@ class Guard:
             "attempt": self._attempt,
         }
         self._publisher.put("phase", first)
+        with contextlib.suppress(OSError):
+            self._pair.send_bytes(json.dumps(self._spec).encode())
         self._state = running_state(self._state, self._attempt, session, self._writer)
         with contextlib.suppress(StoreFault, Tampered):
             self._store.write_state(self._job_id, self._state)
@@ -161,8 +163,6 @@ class Guard:
         timeout = (self._spec.get("options") or {}).get("timeout")
         if timeout:
             self._times_out = time.monotonic() + timeout
-        with contextlib.suppress(OSError):
-            self._pair.send_bytes(json.dumps(self._spec).encode())
         needed = self._spec.get("libraries")
         if needed:  # the cell is on its way: it does not wait for this
             self._publisher.put("libraries", {"libraries": installed(needed)})

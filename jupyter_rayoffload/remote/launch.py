@@ -22,7 +22,7 @@ from .failures import NOT_THE_CELL
 from .guard import Guard
 from .interrupt import Interrupt
 from .run import STORE_PATIENCE, CellProcess
-from .standby import CellHandle, Waiting, claim
+from .standby import CellHandle, Job, Waiting, claim
 from .store import Store, StoreFault, Tampered
 
 __all__ = ["run_job", "stand_by"]
@@ -79,7 +79,7 @@ def _at_home(run: Callable[[Connection, Path], int]) -> int:
 def _run(connection: Connection, job_id: str, attempt: int, home: Path) -> int:
     # Forked before it is known whether this attempt is ours: the cell's process makes itself ready meanwhile.
     cell = _fork(connection, home)
-    store = connection.open_store(STORE_PATIENCE)
+    store, impatient = connection.open_store(STORE_PATIENCE), connection.open_store(0.0)
     try:
         record = claim(store, job_id, attempt)
     except (StoreFault, Tampered) as error:
@@ -88,7 +88,7 @@ def _run(connection: Connection, job_id: str, attempt: int, home: Path) -> int:
     if isinstance(record, str):
         print(f"rayoffload: attempt {attempt} of job {job_id} is not run here: {record}")
         return 0
-    return _guard(connection, store, job_id, attempt, record, cell)
+    return _guard(store, impatient, Job(job_id, attempt, record), cell)
 
 
 def _stand_by(connection: Connection, standby: str, home: Path) -> int:
@@ -99,22 +99,20 @@ def _stand_by(connection: Connection, standby: str, home: Path) -> int:
             print(f"rayoffload: {standby} is not needed: {error}")
             return 0
     cell = _fork(connection, home, plan)
-    store = connection.open_store(STORE_PATIENCE)
+    store, impatient = connection.open_store(STORE_PATIENCE), connection.open_store(0.0)
     try:
+        impatient.ping()  # its connection is there when the job comes
         job = Waiting(store, standby, plan, cell).job()
     except (StoreFault, Tampered) as error:
         print(f"rayoffload: {standby} waits no longer: {error}", file=sys.stderr)
         return NOT_THE_CELL
     if job is None:
         return 0
-    return _guard(connection, store, job.id, job.attempt, job.record, cell)
+    return _guard(store, impatient, job, cell)
 
 
-def _guard(
-    connection: Connection, store: Store, job_id: str, attempt: int, record: dict[str, Any], cell: CellHandle
-) -> int:
-    impatient = connection.open_store(0.0)
-    return Guard(store, impatient, job_id, attempt, record, cell.pid, cell.pair, cell.pipes).run()
+def _guard(store: Store, impatient: Store, job: Job, cell: CellHandle) -> int:
+    return Guard(store, impatient, job.id, job.attempt, job.record, cell.pid, cell.pair, cell.pipes).run()
 
 
 def _fork(connection: Connection, home: Path, plan: dict[str, Any] | None = None) -> CellHandle:

@@ -86,7 +86,18 @@ class CellProcess:
                 on_ray.connect_ahead()
             except Exception:
                 self._log_trouble()
+        self._rehearse()
         self._channel.tell("ready")
+
+    def _rehearse(self) -> None:
+        """Do once what takes longer the first time."""
+        with contextlib.suppress(Exception):
+            self._shell.run_cell(  # type: ignore[no-untyped-call,unused-ignore]
+                "pass", store_history=False, silent=True
+            )
+            frozen = self._freeze({"nothing": None}, skip=True)
+            thaw(frozen.graph, [b.data for b in frozen.buffers], {}, ["nothing"])
+            self._store.ping()
 
     def run(self, spec: dict[str, Any]) -> NoReturn:
         """Execute a job and end the process."""

@@ -153,6 +153,8 @@ class CellProcess:
             on_ray.bind_workspace(f"gcs://{ray_package(self._spec['package'])}")
         if self._ahead is not None and self._ahead[0] == _workspace_of(self._spec):
             return self._ahead[1]
+        if self._ahead is not None:
+            os.chdir(self._home)  # out of the one that gives way
         return self._make_folder(self._spec)
 
     def _make_folder(self, spec: dict[str, Any]) -> Folder:
@@ -426,7 +428,7 @@ class CellProcess:
 
 def _enter(work: str, modules: list[str]) -> None:
     """Make the private folder the current one, in place of the one that Ray shares between jobs."""
-    shared = {os.path.realpath(os.getcwd()), ""}
+    shared = {os.path.realpath(os.getcwd()), "", *map(os.path.realpath, (work, *modules))}
     sys.path[:] = [work, *modules, *(p for p in sys.path if p and os.path.realpath(p) not in shared)]
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     kept = [p for p in inherited if p and os.path.realpath(p) not in shared]

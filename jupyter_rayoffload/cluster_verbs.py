@@ -237,7 +237,7 @@ class Controls:
                 async for info in self.offloader.backend.watch(NAME):
                     if self.panel.comm is None:
                         return
-                    self.panel.update(info)
+                    self.panel.update(await self.offloader.standing(info))
             except OffloadError as error:
                 self.panel.fail(error)
             await asyncio.sleep(LOOK_AGAIN)

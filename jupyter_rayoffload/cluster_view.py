@@ -126,7 +126,9 @@ def cluster_view(
         "meters": _meters(info),
         "workers": _workers(info, request),
         "form": form,
-        "lines": [line for line in (words.cluster_reason(info), info.detail, _facts(info)) if line],
+        "lines": [
+            line for line in (words.cluster_reason(info), info.detail, _facts(info), _standbys(info)) if line
+        ],
         "fault": fault,
         "history": [dict(entry) for entry in history.entries] if len(history.entries) > 1 else [],
         "words": words.CLUSTER_WORDS,
@@ -199,6 +201,14 @@ def _meters(info: ClusterInfo) -> list[Json]:
             text = words.amount_text(used, total, memory=memory)
             rows.append({"name": title, "share": used / total, "text": text})
     return rows
+
+
+def _standbys(info: ClusterInfo) -> str:
+    """Say what waits for the next cell, and what that costs."""
+    if not info.standbys or info.phase is not ClusterPhase.RUNNING:
+        return ""
+    who = "1 standby waits" if info.standbys == 1 else f"{words.number_text(info.standbys)} standbys wait"
+    return f"{who} for the next cell: {words.size_text(info.standby_memory)} of memory"
 
 
 def _facts(info: ClusterInfo) -> str:

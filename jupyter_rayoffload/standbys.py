@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import OffloadError
 from .link import Link, blocking
-from .models import JobSpec, Phase
+from .models import ClusterInfo, ClusterPhase, JobSpec, Phase
 from .packing import provide, runtime_env
+
+from .remote.store import Store, StoreFault, Tampered
 
 if TYPE_CHECKING:
     from .config import RayOffload
     from .course import Course
-    from .remote.store import Store
 
-__all__ = ["Standbys", "entrypoint_resources"]
+__all__ = ["Standbys", "entrypoint_resources", "standing"]
 
 #: How long a standby may take to say that it has the job, seconds: it takes a millisecond, and on a machine
 #: whose cores are all at work a hundred. Then the job is taken back, unless it has it after all.
@@ -60,15 +61,18 @@ class Standbys:
         -------
         str
             The standby, by the id of its Ray submission; ``""`` if the job must be submitted by itself.
+
+        Raises
+        ------
+        StoreError
+            Nobody knows whether a standby has it: it must not be submitted as well.
         """
         if not self._may_stand_by(spec) or "environ" in spec.source:
             return ""  # what reads the environment when it is imported has been imported
         keys = [self._key(spec, link, connect) for connect in (True, False)]
         if spec.package and _uses_ray(spec):
             await provide(spec, link)
-        with suppress(OffloadError):  # a store that is away is told by those who need it
-            return await blocking(_hand, link.store, keys, spec.id, attempt)
-        return ""
+        return await blocking(_hand, link.store, keys, spec.id, attempt)
 
     def behind(self, course: Course, link: Link) -> None:
         """Order a standby behind a job that was just submitted, for the next one like it."""
@@ -170,6 +174,17 @@ class Standbys:
         return runtime_env(bound, link.connection, self._config)
 
 
+async def standing(info: ClusterInfo, link: Link | None) -> ClusterInfo:
+    """Give what is known of a cluster with the standbys that wait there, as the store tells."""
+    if link is None or info.phase is not ClusterPhase.RUNNING or link.info.session != info.session:
+        return info
+    with suppress(OffloadError):
+        waiting = await blocking(link.store.handovers.waiting)
+        memory = sum(int(plan["memory"]) for plan in waiting)
+        return info.replace(standbys=len(waiting), standby_memory=memory)
+    return info
+
+
 def entrypoint_resources(asked: dict[str, float], link: Link) -> dict[str, float]:
     """Give what a job's process reserves; nothing unasked where its own Ray tasks need the CPUs."""
     if link.info.kind == "kubernetes":
@@ -186,8 +201,9 @@ def _uses_ray(spec: JobSpec) -> bool:
 def _hand(store: Store, keys: list[str], job_id: str, attempt: int) -> str:
     """Hand a job over, and see that it was taken; or else take it back."""
     standby = store.handovers.hand(keys, job_id, attempt)
-    if not standby or store.handovers.taken(standby, job_id, ACKNOWLEDGE_SECONDS):
-        return standby
+    with suppress(StoreFault, Tampered):
+        if not standby or store.handovers.taken(standby, job_id, ACKNOWLEDGE_SECONDS):
+            return standby
     # If it cannot be taken back, the standby has claimed it: it is slow to say so, or died in that moment,
     # which Ray will say.
     return "" if store.take_back(job_id, attempt) else standby

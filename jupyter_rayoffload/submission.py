@@ -35,7 +35,7 @@ from .models import (
 )
 from .packing import Packed, pack, provide, runtime_env, send
 from .remote.events import Numbers
-from .standbys import Standbys, entrypoint_resources
+from .standbys import Standbys, entrypoint_resources, standing
 from .witness import Witness
 from .words import size_text
 
@@ -74,6 +74,10 @@ class Offloader:
         self._packing = asyncio.Lock()
 
     # ------------------------------------------------------------------ the cluster
+
+    async def standing(self, info: ClusterInfo) -> ClusterInfo:
+        """Give what is known of a cluster with what waits there for a job, if there is a way to its store."""
+        return await standing(info, self.links.used(info.name) or await self.links.find(info.name))
 
     async def down(self, cluster: str = "") -> None:
         """Take the cluster down; records and results stay in the store."""

@@ -109,3 +109,13 @@ def test_history_has_changes_and_not_what_only_counts_on():
     for n in range(9):
         history = history.after(info(reason="even" if n % 2 else "odd"), 10.0 + n)
     assert len(history.entries) == 6 and history.entries[-1]["at"] == 18.0
+
+
+def test_what_waits_for_the_next_cell_is_said_with_its_memory():
+    assert not any("standby" in line for line in cluster_view(info())["lines"])
+    assert (
+        "1 standby waits for the next cell: 135 MB of memory"
+        in (cluster_view(info(standbys=1, standby_memory=134_656_000))["lines"])
+    )
+    gone = info(ClusterPhase.SUSPENDED, standbys=1, standby_memory=1)
+    assert not any("standby" in line for line in cluster_view(gone)["lines"])

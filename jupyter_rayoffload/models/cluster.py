@@ -206,6 +206,8 @@ class ClusterInfo(Model):
         How many are wanted, as ``scale`` sets it; none where nobody can: the embedded cluster, an autoscaler.
     since : float, optional
         When this phase began.
+    standbys, standby_memory : int
+        Runners that wait there for a job, and the bytes that they hold.
     """
 
     name: str = "default"
@@ -225,6 +227,8 @@ class ClusterInfo(Model):
     nodes: int = 0
     workers: int | None = None
     since: float | None = None
+    standbys: int = 0
+    standby_memory: int = 0
 
     @property
     def can(self) -> tuple[str, ...]:

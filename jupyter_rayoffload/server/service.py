@@ -105,7 +105,7 @@ class Service:
 
     async def clusters(self) -> list[ClusterInfo]:
         """Look at all clusters that exist or are about to."""
-        there = {info.name: info for info in await self.backend.list()}
+        there = {info.name: await self._standing(info) for info in await self.backend.list()}
         for name in [*self._work, *self._faults]:
             if name not in there:
                 there[name] = await self.cluster(name)
@@ -117,12 +117,17 @@ class Service:
             return self._told[name]
         info = await self.backend.get(name)
         if info.phase is not ClusterPhase.NONE:
-            return info
+            return await self._standing(info)
         if name in self._work:
             return info.replace(name=name, phase=ClusterPhase.STARTING, reason="Starting")
         if fault := self._faults.get(name):
             return info.replace(name=name, phase=ClusterPhase.FAILED, reason=fault.message, detail=fault.hint)
         return info
+
+    async def _standing(self, info: ClusterInfo) -> ClusterInfo:
+        with contextlib.suppress(OffloadError):
+            return await self.offloader.standing(info)
+        return info  # its store is away
 
     async def ensure(self, spec: ClusterSpec) -> tuple[ClusterInfo, bool]:
         """Make a cluster; give it as it is now, and whether it is ready.

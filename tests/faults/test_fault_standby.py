@@ -1,4 +1,4 @@
-"""A standby may die at any moment, or be wanted by two: each job runs once, and gives its result or its reason."""
+"""A standby may die at any moment, or be wanted by two: each job runs once, with its result or its reason."""
 
 from __future__ import annotations
 

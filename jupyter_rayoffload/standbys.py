@@ -14,7 +14,6 @@ from .errors import OffloadError
 from .link import Link, blocking
 from .models import ClusterInfo, ClusterPhase, JobSpec, Phase
 from .packing import provide, runtime_env
-
 from .remote.store import Store, StoreFault, Tampered
 
 if TYPE_CHECKING:

@@ -262,15 +262,13 @@ def _draft(
     )  # `import xml.etree` binds xml: say which parts are meant
     _importable(values)
     try:
-        frozen = codec.freeze(values, namespace, origin.signer, copy=False, mentioned=mentioned)
+        limit = origin.freeze_limit
+        frozen = codec.freeze(values, namespace, origin.signer, copy=True, most=limit, mentioned=mentioned)
     except codec.Unpicklable as error:
         raise NotPicklable(
             f"input {error.path} cannot travel: {error.reason}",
             "Make it in the cell instead, or leave it out with -i",
         ) from None
-    held = frozen.size <= origin.freeze_limit
-    if held:
-        frozen.hold()
     inputs = [Value(v["name"], v["type"], v["size"], ValueState.TO_SEND) for v in frozen.values]
     waits = [Value(n, state=ValueState.WAITS, job=j.partition("#")[0]) for n, j in (after or {}).items()]
     spec = JobSpec(
@@ -296,7 +294,7 @@ def _draft(
         frozen,
         tuple(sorted(modules - absent)),
         cwd=origin.folder,
-        held=held,
+        held=frozen.held,
         needs=roots(needs) - {"ray"} | frozen.needs,
     )
 

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from blake3 import blake3
 from redis.exceptions import RedisError
 
 from .link import Link, Missing, milliseconds
@@ -270,32 +271,43 @@ class Blobs:
     def _fetch(
         self, layouts: Sequence[_Layout], places: Sequence[memoryview], on_progress: Progress | None
     ) -> None:
+        hashers = [self._signer.hasher() for _ in layouts]
         todo = [
-            (self._link.key(name), place[begin:end])
-            for layout, place in zip(layouts, places, strict=True)
+            _Part(self._link.key(name), place[begin:end], hasher)
+            for layout, place, hasher in zip(layouts, places, hashers, strict=True)
             for name, begin, end in layout.spans()
         ]
         try:
             self._receive(todo, on_progress)
         finally:
-            for _, view in todo:
-                view.release()  # a mapped file cannot be closed while parts of it are lent
-        for layout, place in zip(layouts, places, strict=True):
-            if self._signer.digest(place) != layout.digest:
+            for part in todo:
+                part.place.release()  # a mapped file cannot be closed while parts of it are lent
+        for layout, hasher in zip(layouts, hashers, strict=True):
+            if hasher.hexdigest() != layout.digest:
                 raise Tampered(f"the content of blob {layout.digest[:12]}… does not match its digest")
 
-    def _receive(self, todo: list[tuple[str, memoryview]], on_progress: Progress | None) -> None:
-        report = _Report(sum(view.nbytes for _, view in todo), 0, on_progress)
+    def _receive(self, todo: list[_Part], on_progress: Progress | None) -> None:
+        report = _Report(sum(part.place.nbytes for part in todo), 0, on_progress)
         patience, done = self._link.patience(), 0
         while done < len(todo):
             try:
                 with Wire(self._link.address, self._link.timeout) as wire:
-                    for size in wire.get(todo[done:]):
+                    for size in wire.get((part.key, part.place) for part in todo[done:]):
                         patience.reset()
+                        # While the next chunks are on their way, and this one is in the processor's cache.
+                        todo[done].hasher.update(todo[done].place)
                         done += 1
                         report.add(size)
             except RedisError as error:
                 time.sleep(patience.failed(error))
+
+
+class _Part(NamedTuple):
+    """A chunk that is fetched: its key, where it goes, and what makes the digest of its blob."""
+
+    key: str
+    place: memoryview
+    hasher: blake3
 
 
 class _Report:

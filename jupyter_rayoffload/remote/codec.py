@@ -110,6 +110,8 @@ class Frozen:
         Names of the files of the code that is inside.
     needs : frozenset of str
         Modules, by the first part of their names, without which a reader cannot read it.
+    held : bool
+        Whether the buffers are copies.
     """
 
     graph: bytes
@@ -119,6 +121,7 @@ class Frozen:
     libraries: dict[str, str] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
+    held: bool = False
 
     @property
     def size(self) -> int:
@@ -132,6 +135,7 @@ class Frozen:
             if b.digest not in held:
                 held[b.digest] = Buffer(b.digest, b.size, _copied(b.data))
             self.buffers[i] = held[b.digest]
+        self.held = True
 
 
 def header() -> dict[str, Any]:
@@ -169,6 +173,7 @@ def freeze(
     signer: Signer,
     *,
     copy: bool,
+    most: int | None = None,
     skip: bool = False,
     changed: Collection[str] = (),
     mentioned: Collection[str] = (),
@@ -185,6 +190,8 @@ def freeze(
         Makes the digests of buffers.
     copy : bool
         Copy the buffers, so that what happens to the values later does not show.
+    most : int, optional
+        Copy none if they are more bytes than this together; :attr:`Frozen.held` tells.
     skip : bool
         Leave out what cannot travel, and say why in :attr:`Frozen.refused`, instead of raising.
     changed : collection of str
@@ -219,9 +226,10 @@ def freeze(
             continue
         if memory.plan():
             continue
+        held = copy and (most is None or sum(view.nbytes for view in draft.views) <= most)
         return Frozen(
             draft.finish(list(wanted)),
-            _settle(draft.views, signer, copy),
+            _settle(draft.views, signer, held),
             [
                 {"name": name, "type": describe(value), "size": size}
                 for (name, value), size in zip(wanted.items(), sizes, strict=True)
@@ -230,6 +238,7 @@ def freeze(
             versions({package_of(kind) for kind in draft.writer.reducers} | draft.writer.imported),
             frozenset(draft.writer.files),
             _needs({package_of(kind) for kind in draft.writer.reducers}, draft.writer.imported),
+            held,
         )
 
 
@@ -304,8 +313,8 @@ def _settle(views: list[memoryview], signer: Signer, copy: bool) -> list[Buffer]
     known: dict[str, Buffer] = {}
     buffers = []
     for view in views:
-        data = _copied(view) if copy else view
-        digest = signer.digest(data)
+        data = allocate(view.nbytes) if copy else view
+        digest = signer.copy(view, data) if copy else signer.digest(data)
         buffers.append(known.setdefault(digest, Buffer(digest, view.nbytes, data)))
     return buffers
 

@@ -26,6 +26,7 @@ from sklearn.linear_model import LinearRegression
 
 from jupyter_rayoffload.remote import codec
 from jupyter_rayoffload.remote.codec import Unpicklable, WrongFormat, check_header, freeze, header, thaw
+from jupyter_rayoffload.remote.signing import PIECE_BYTES
 
 #: A busy machine is not a failure.
 unhurried = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -175,6 +176,18 @@ def test_frozen_means_frozen():
     assert back["array"].sum() == 0 and back["frame"]["x"].sum() == 0
 
 
+def test_copies_are_made_up_to_a_size_and_that_is_said():
+    values = {"a": np.arange(BIG), "b": np.arange(BIG) + 1}
+    size = sum(a.nbytes for a in values.values())
+    for most, held in ((size, True), (size - 1, False)):
+        frozen = frozen_here(values, most=most)
+        assert frozen.held is held
+        before = int(values["a"][0])
+        values["a"][0] += 1
+        assert (thawed(frozen)["a"][0] == before) == held
+        assert all(b.digest == SIGNER.digest(b.data) for b in frozen.buffers) is held
+
+
 def test_without_copy_buffers_are_views():
     array = np.zeros(BIG)
     frozen = frozen_here({"array": array}, copy=False)
@@ -186,6 +199,17 @@ def test_digests_are_those_of_the_signer():
     frozen = frozen_here({"array": np.arange(BIG)})
     (buffer,) = frozen.buffers
     assert buffer.digest == SIGNER.digest(buffer.data) and buffer.size == buffer.data.nbytes == BIG * 8
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES + 7])
+def test_a_copy_has_the_digest_of_what_was_copied(size):
+    data = memoryview(os.urandom(size))
+    target, hasher = bytearray(size), SIGNER.hasher()
+    assert SIGNER.copy(data, memoryview(target)) == SIGNER.digest(data)
+    assert target == data
+    for begin in range(0, size, 1 << 20):
+        hasher.update(data[begin : begin + (1 << 20)])
+    assert hasher.hexdigest() == SIGNER.digest(data)
 
 
 def test_arrays_come_back_writable_and_small_ones_stay_in_the_stream():

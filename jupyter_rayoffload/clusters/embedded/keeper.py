@@ -135,7 +135,8 @@ class Keeper:
         data.mkdir(mode=0o700, exist_ok=True)
         config = self._run / "redis.conf"
         write_private(config, head.redis_config(self._run, data, self._password, self.settings.store_limit))
-        self._redis = self._children.start([server, str(config)], self._env, self._run, umask=0o077)
+        command, env = head.redis_command(server, config, self._env)
+        self._redis = self._children.start(command, env, self._run, umask=0o077)
         # It loads what it has kept: 1 GiB takes some seconds.
         deadline = time.monotonic() + 5 * self.settings.start_timeout
         while not await self._redis_answers():

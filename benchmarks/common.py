@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,12 @@ def opened() -> Iterator[Bench]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def alone(measure: Callable[[Bench], list[Figure]]) -> int:
-    """Run one script by itself: ``python -m benchmarks.cold``."""
-    with opened() as bench:
-        print(table(measure(bench)))
+def alone(measure: Callable[..., list[Figure]], *, cluster: bool = True) -> int:
+    """Run one script by itself: ``python -m benchmarks.cold``; without a cluster, where it needs none."""
+    load = os.getloadavg()[0]
+    with opened() if cluster else nullcontext() as bench:
+        print(table(measure(bench) if bench else measure()))
+    print(f"\nLoad average {load:.1f} when it began, {os.getloadavg()[0]:.1f} when it ended.")
     return 0
 
 

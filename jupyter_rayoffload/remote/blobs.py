@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from blake3 import blake3
 from redis.exceptions import RedisError
@@ -271,43 +271,72 @@ class Blobs:
     def _fetch(
         self, layouts: Sequence[_Layout], places: Sequence[memoryview], on_progress: Progress | None
     ) -> None:
-        hashers = [self._signer.hasher() for _ in layouts]
-        todo = [
-            _Part(self._link.key(name), place[begin:end], hasher)
-            for layout, place, hasher in zip(layouts, places, hashers, strict=True)
-            for name, begin, end in layout.spans()
-        ]
+        fetch = _Fetch(self._signer)
+        for layout, place in zip(layouts, places, strict=True):
+            fetch.add((self._link.key(name), place[begin:end]) for name, begin, end in layout.spans())
         try:
-            self._receive(todo, on_progress)
+            self._receive(fetch, on_progress)
         finally:
-            for part in todo:
-                part.place.release()  # a mapped file cannot be closed while parts of it are lent
-        for layout, hasher in zip(layouts, hashers, strict=True):
-            if hasher.hexdigest() != layout.digest:
+            for _, place in fetch.todo:
+                place.release()  # a mapped file cannot be closed while parts of it are lent
+        for layout, digest in zip(layouts, fetch.digests(), strict=True):
+            if digest != layout.digest:
                 raise Tampered(f"the content of blob {layout.digest[:12]}… does not match its digest")
 
-    def _receive(self, todo: list[_Part], on_progress: Progress | None) -> None:
-        report = _Report(sum(part.place.nbytes for part in todo), 0, on_progress)
-        patience, done = self._link.patience(), 0
-        while done < len(todo):
+    def _receive(self, fetch: _Fetch, on_progress: Progress | None) -> None:
+        report = _Report(sum(place.nbytes for _, place in fetch.todo), 0, on_progress)
+        patience = self._link.patience()
+        while fetch.done < len(fetch.todo):
             try:
                 with Wire(self._link.address, self._link.timeout) as wire:
-                    for size in wire.get((part.key, part.place) for part in todo[done:]):
+                    for size in wire.get(fetch.todo[fetch.done :], fetch.look):
                         patience.reset()
-                        # While the next chunks are on their way, and this one is in the processor's cache.
-                        todo[done].hasher.update(todo[done].place)
-                        done += 1
+                        fetch.keep()
                         report.add(size)
             except RedisError as error:
+                fetch.forget()
                 time.sleep(patience.failed(error))
 
 
-class _Part(NamedTuple):
-    """A chunk that is fetched: its key, where it goes, and what makes the digest of its blob."""
+class _Fetch:
+    """Chunks of blobs that are fetched in order, digested as they come; a broken one begins anew.
 
-    key: str
-    place: memoryview
-    hasher: blake3
+    A piece is digested when it has just come: more is on its way, and it is in the processor's cache.
+    """
+
+    def __init__(self, signer: Signer) -> None:
+        self.todo: list[tuple[str, memoryview]] = []
+        self.done = 0
+        self._signer = signer
+        self._blobs: list[int] = []  # of each chunk: to which blob it belongs
+        self._kept: list[blake3] = []  # of each blob: the digest of its whole chunks
+        self._now: blake3 = signer.hasher()
+
+    def add(self, chunks: Iterable[tuple[str, memoryview]]) -> None:
+        """Add a blob."""
+        self.todo += chunks
+        self._blobs += [len(self._kept)] * (len(self.todo) - len(self._blobs))
+        self._kept.append(self._signer.hasher())
+        self._now = self._kept[0].copy()
+
+    def look(self, piece: memoryview) -> None:
+        """Take in a piece of the chunk that is fetched now."""
+        self._now.update(piece)
+
+    def keep(self) -> None:
+        """Note that this chunk is whole."""
+        self._kept[self._blobs[self.done]] = self._now
+        self.done += 1
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin a chunk: the next, or again the one whose connection was lost."""
+        if self.done < len(self.todo):
+            self._now = self._kept[self._blobs[self.done]].copy()
+
+    def digests(self) -> list[str]:
+        """Give the digest of each blob."""
+        return [kept.hexdigest() for kept in self._kept]
 
 
 class _Report:

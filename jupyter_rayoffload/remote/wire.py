@@ -12,7 +12,7 @@ import mmap
 import socket
 import ssl
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from redis.connection import parse_url
@@ -36,6 +36,9 @@ __all__ = ["CHUNK", "Wire", "allocate"]
 CHUNK = (1 << 20) - 4096
 #: Commands in flight; more gained nothing, fewer leave the store waiting.
 WINDOW = 8
+#: What is told of as one piece while a chunk comes in: about what a socket holds (``net.core.rmem_default``,
+#: 208 KiB on Linux), so that the store fills it again while the reader looks at the piece.
+PIECE = 192 << 10
 #: From here on fresh memory is taken in huge pages: page faults of 4 KiB would cost more than the transfer.
 HUGE = 1 << 20
 
@@ -126,8 +129,17 @@ class Wire:
             self._answer()
             yield waiting.popleft()
 
-    def get(self, chunks: Iterable[tuple[str, memoryview]]) -> Iterator[int]:
+    def get(
+        self, chunks: Iterable[tuple[str, memoryview]], look: Callable[[memoryview], object] | None = None
+    ) -> Iterator[int]:
         """Read chunks into the memory given with each, yielding the size of each as it is there, in order.
+
+        Parameters
+        ----------
+        chunks : iterable of (str, memoryview)
+            Full key, and the place for its bytes (format ``B``).
+        look : callable, optional
+            Is given each piece of each chunk as soon as it is in its place, in order.
 
         Raises
         ------
@@ -142,9 +154,9 @@ class Wire:
             self._send(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name))
             waiting.append((key, place))
             if len(waiting) >= WINDOW:
-                yield self._receive(*waiting.popleft())
+                yield self._receive(*waiting.popleft(), look)
         while waiting:
-            yield self._receive(*waiting.popleft())
+            yield self._receive(*waiting.popleft(), look)
 
     def _enter(self, address: StoreAddress, db: int) -> None:
         if address.password:
@@ -188,13 +200,18 @@ class Wire:
             raise known(text.decode()) if known else ResponseError(line[1:-2].decode())
         return line[:-2]
 
-    def _receive(self, key: str, place: memoryview) -> int:
+    def _receive(self, key: str, place: memoryview, look: Callable[[memoryview], object] | None) -> int:
         line = self._answer()
         if line == b"$-1":
             raise Missing(f"{key} is not, or no longer, in the store")
         if line != b"$%d" % place.nbytes:
             raise Tampered(f"{key} is not {place.nbytes} bytes long: the store answers {line[:32]!r}")
-        self._read(place)
+        step = PIECE if look else place.nbytes or 1
+        for begin in range(0, place.nbytes, step):
+            with place[begin : begin + step] as piece:
+                self._read(piece)
+                if look:
+                    look(piece)
         self._read(memoryview(bytearray(2)))  # the line end
         return place.nbytes
 

@@ -65,20 +65,17 @@ class Memory:
         self._planned = False
 
     def reduce(self, array: Any) -> Any:
-        """Reduce an array: as numpy does, or to its place."""
+        """Reduce an array: as numpy does, to its place, or so that its bytes stay out of the stream."""
         if array.dtype.hasobject or not array.size:
             return NotImplemented
         if not self._planned:
             self._seen.append(array)
-            return NotImplemented
+            return _alone(array)
         begin, end = _bounds(array)
         number = bisect.bisect_right(self._stretches, begin, key=lambda s: s.begin) - 1
         if number < 0 or end > self._stretches[number].end:
-            return NotImplemented
-        stretch = self._stretches[number]
-        offset = array.__array_interface__["data"][0] - stretch.begin
-        place = (stretch, offset, array.shape, array.strides, array.dtype, bool(array.flags.writeable))
-        return Rebuilder.make_view, place
+            return _alone(array)
+        return _placed(array, self._stretches[number], bool(array.flags.writeable))
 
     def plan(self) -> bool:
         """Whether the graph has to be written again, because arrays of it share memory."""
@@ -100,6 +97,25 @@ class Memory:
             if len(s._arrays) > 1 and s.end - s.begin <= _SMALL + _SPARSE * sum(a.nbytes for a in s._arrays)
         ]
         return bool(self._stretches)
+
+
+def _alone(array: Any) -> Any:
+    """Reduce an array that shares its memory with no other.
+
+    What numpy would put into the stream, although it is large, goes beside it, too: dates, of which it gives
+    no buffer, and arrays with gaps, less the gaps.
+    """
+    compact = array.flags.c_contiguous or array.flags.f_contiguous
+    if array.nbytes < _SMALL or (compact and array.dtype.kind not in "mM"):
+        return NotImplemented
+    whole = array if compact else array.copy()
+    return _placed(whole, Stretch(*_bounds(whole), [array, whole]), bool(array.flags.writeable))
+
+
+def _placed(array: Any, stretch: Stretch, writeable: bool) -> Any:
+    """Reduce an array to its place in a stretch of memory."""
+    offset = array.__array_interface__["data"][0] - stretch.begin
+    return Rebuilder.make_view, (stretch, offset, array.shape, array.strides, array.dtype, writeable)
 
 
 def is_array(kind: type) -> bool:

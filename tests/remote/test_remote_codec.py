@@ -219,6 +219,81 @@ def test_arrays_come_back_writable_and_small_ones_stay_in_the_stream():
     back["big"][0] = back["small"][0] = 1
 
 
+SOME = np.random.default_rng(0)
+TIMES = pd.date_range("2020-01-01", periods=BIG, freq="s", tz="UTC")
+OUT_OF_BAND = {
+    "rows": SOME.random(BIG),
+    "columns": np.asfortranarray(SOME.random((BIG // 4, 4))),
+    "with gaps": SOME.random(2 * BIG)[::2],
+    "backwards": SOME.random(BIG)[::-1],
+    "part of rows": SOME.random((BIG, 4))[:, 1:3],
+    "dates": np.arange(BIG).astype("M8[s]"),
+    "dates with gaps": np.arange(2 * BIG).astype("M8[ns]")[::2],
+    "spans": np.arange(BIG).astype("m8[us]"),
+    "records": np.zeros(BIG, "f8,i4"),
+    "characters": np.array([f"abc{i}" for i in range(BIG)]),
+    "other bytes": np.arange(2 * BIG).astype(">i8")[::2],
+    "frame of numbers": pd.DataFrame({name: SOME.random(BIG) for name in "abc"}),
+    "frame of times": pd.DataFrame({"a": range(BIG), "t": TIMES}, index=TIMES),
+    "frame that may lack": pd.DataFrame({"a": pd.array(range(BIG), dtype="Int64")}),
+    "frame of categories": pd.DataFrame({"a": pd.Categorical(SOME.integers(0, 9, BIG))}),
+    "frame of Arrow's text": pd.DataFrame(
+        {"a": pd.array([f"item{i}" for i in range(BIG)], dtype="string[pyarrow]")}
+    ),
+    "frame of Arrow's numbers": pd.DataFrame({"a": pd.array(range(BIG), dtype="int64[pyarrow]")}),
+    "table": pa.table({"a": SOME.random(BIG), "s": [f"x{i}" for i in range(BIG)]}),
+    "part of an Arrow array": pa.array(SOME.random(BIG)).slice(10, BIG // 2),
+    "sparse rows": scipy.sparse.random(BIG, 20, density=0.1, format="csr", random_state=0),
+    "sparse columns": scipy.sparse.csc_array(scipy.sparse.random(BIG, 20, density=0.1, random_state=0)),
+}
+
+
+def same(a, b):
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b) and a.dtype == b.dtype
+    if scipy.sparse.issparse(a):
+        return (a != b).nnz == 0 and type(a) is type(b)
+    return a.equals(b)
+
+
+@pytest.mark.parametrize("value", OUT_OF_BAND.values(), ids=list(OUT_OF_BAND))
+def test_large_buffers_stay_out_of_the_stream(value):
+    frozen = frozen_here({"value": value})
+    assert len(frozen.graph) < 8_000 and frozen.size >= 100_000
+    assert same(value, thawed(frozen)["value"])
+
+
+def test_torch_tensors_come_back():
+    torch = pytest.importorskip("torch", reason="torch is not installed here")
+    value = torch.rand(BIG)
+    assert torch.equal(value, thawed(frozen_here({"value": value}))["value"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pd.DataFrame({"a": pd.Series([f"item{i}" for i in range(BIG)], dtype=object)}),
+        list(range(BIG)),
+        np.ma.masked_array(SOME.random(BIG), SOME.random(BIG) > 0.5),
+    ],
+    ids=["objects", "list", "masked"],
+)
+def test_what_offers_no_buffers_is_in_the_stream_and_its_size_is_known(value):
+    frozen = frozen_here({"value": value})
+    assert frozen.size == 0
+    assert 0 <= len(frozen.graph) - frozen.values[0]["size"] < 1_000
+
+
+def test_an_array_that_is_compacted_keeps_what_it_may():
+    array = np.arange(4.0 * BIG)[::4]
+    array.flags.writeable = False
+    frozen = frozen_here({"fixed": array, "free": np.arange(2.0 * BIG)[::2]})
+    assert frozen.size == 2 * array.nbytes, "the gaps do not travel"
+    there = thawed(frozen)
+    assert not there["fixed"].flags.writeable and there["free"].flags.writeable
+    there["free"][0] = 7
+
+
 def test_arrays_over_the_same_memory_still_share_it():
     array = np.zeros((200, 500))
     back = round_trip({"a": array, "b": array.reshape(-1), "c": array.T})

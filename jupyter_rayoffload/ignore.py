@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from pathspec import GitIgnoreSpec
@@ -125,6 +126,10 @@ class Rules:
         for line in lines:
             self._add(line)
 
+    def __bool__(self) -> bool:
+        """Whether there is any pattern."""
+        return bool(self._patterns)
+
     def _add(self, line: str) -> None:
         line = re.sub(r"(?<!\\) +$", "", line.rstrip("\r\n"))
         if not line or line.startswith("#"):
@@ -162,14 +167,16 @@ class Rules:
             Its last part.
         is_folder : bool
         """
+        suffix, first = name[name.rfind(".") + 1 :], name[0]
+        # Most names end here, ten thousand times in a scan.
+        if not (self._rest or name in self._names or suffix in self._suffixes or first in self._starts):
+            return None
         candidates: list[int] = [
             *self._names.get(name, ()),
-            *self._suffixes.get(name.rpartition(".")[2], ()),
-            *self._starts.get(name[0], ()),
+            *self._suffixes.get(suffix, ()),
+            *self._starts.get(first, ()),
             *self._rest,
         ]
-        if not candidates:
-            return None
         relative = path[self._skip :]
         for index in sorted(candidates, reverse=True):
             pattern, folders_only = self._patterns[index]
@@ -189,6 +196,8 @@ class Verdict(NamedTuple):
 
 _DEFAULT = Rules(DEFAULT_EXCLUDES, "by default")
 _SECRET = Rules(SECRETS)
+#: Of which nothing is said.
+_GOES = Verdict(False, _DEFAULT.source)
 
 
 @dataclass(frozen=True)
@@ -210,6 +219,11 @@ class Scope:
     ray: tuple[Rules, ...] = ()
     git: tuple[Rules, ...] = ()
 
+    @cached_property
+    def _ours(self) -> tuple[Rules, ...]:
+        """Those that speak to us, and not to git."""
+        return tuple(rules for rules in (self.option, *self.ray) if rules)
+
     def inside(self, folder: str, rayignore: str | None, gitignore: str | None) -> Scope:
         """Give the scope of `folder`, whose own ignore files have these texts (None: it has none)."""
         ray, git = self.ray, self.git
@@ -222,7 +236,7 @@ class Scope:
 
     def judge(self, path: str, name: str, is_folder: bool) -> Verdict:
         """Say whether an entry stays behind."""
-        says, source = _first((self.option, *self.ray), path, name, is_folder)
+        says, source = _first(self._ours, path, name, is_folder)
         if says is not None and (says.stays or says.named):
             return Verdict(says.stays, source, deliberate=True)
         if says is None:
@@ -231,7 +245,7 @@ class Scope:
                 return Verdict(True, source)
         # What .gitignore brings back concerns git, which never has what stays by default.
         says = _DEFAULT.match(path, name, is_folder)
-        return Verdict(says is not None and says.stays, _DEFAULT.source)
+        return Verdict(True, _DEFAULT.source) if says is not None and says.stays else _GOES
 
 
 def _first(several: Iterable[Rules], path: str, name: str, is_folder: bool) -> tuple[Match | None, str]:
@@ -245,7 +259,7 @@ def _first(several: Iterable[Rules], path: str, name: str, is_folder: bool) -> t
 def is_secret(path: str, is_folder: bool) -> bool:
     """Say whether a path looks like a secret by its name."""
     path = path.lower()
-    says = _SECRET.match(path, path.rpartition("/")[2], is_folder)
+    says = _SECRET.match(path, path[path.rfind("/") + 1 :], is_folder)
     return says is not None and says.stays
 
 

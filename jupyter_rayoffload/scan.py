@@ -183,10 +183,11 @@ class Scan:
 
 def _unfit(path: str) -> str:
     """Say why a path cannot be in a package."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
+    if not path.isascii():
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            return "its name is not UTF-8"
     # Ray drops such members without a word (unzip_package in ray/_private/runtime_env/packaging.py).
     if "\\" in path or path[1:2] == ":":
         return "Ray does not unpack such a name"

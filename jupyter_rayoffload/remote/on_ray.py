@@ -102,8 +102,8 @@ def await_workers() -> None:
     if ray is None or not ray.is_initialized() or _all_silent(ray):
         return
     deadline, seen = time.monotonic() + WORKER_LOG_SECONDS, -1
-    while seen != CellStream.writes and time.monotonic() < deadline:
-        seen = CellStream.writes
+    while (now := CellStream.listen()) != seen and time.monotonic() < deadline:
+        seen = now
         time.sleep(WORKER_LOG_PAUSE)
 
 

@@ -74,6 +74,33 @@ def test_prints_of_every_sort_in_order(driver: Driver):
     )
 
 
+def test_streams_that_take_turns_keep_their_order(driver: Driver):
+    run = driver.run(
+        "import random, sys\n"
+        "chance = random.Random(1)\n"
+        "for i in range(300):\n"
+        "    print('n', i, file=chance.choice([sys.stdout, sys.stderr]))\n"
+    )
+    assert run.log == "".join(f"n {i}\n" for i in range(300))
+    assert run.text("stdout", "stderr") == run.log
+
+
+def test_a_cell_may_put_a_write_of_its_own_into_a_stream(driver: Driver):
+    run = driver.run(
+        "import sys\n"
+        "heard, real = [], sys.stdout.write\n"
+        "sys.stdout.write = lambda text: heard.append(text) or real(text)\n"
+        "for i in range(3):\n"
+        "    print('out', i)\n"
+        "    print('error', i, file=sys.stderr)\n"
+        "del sys.stdout.write\n"
+        "print('after', ''.join(heard).count('out'))\n"
+    )
+    assert run.text().startswith("out 0\n")
+    assert run.text().endswith("after 3\n")
+    assert run.text("stderr") == "error 0\nerror 1\nerror 2\n"
+
+
 def test_two_hundred_thousand_lines_are_complete_and_in_order(driver: Driver):
     began = time.monotonic()
     run = driver.run("for i in range(200_000): print(f'line {i:6} ' + 'x' * 80)", timeout=120)

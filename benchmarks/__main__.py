@@ -13,8 +13,8 @@ import psutil
 
 from jupyter_rayoffload import __version__
 
-from . import blocked, cold, data, files, importing
-from .common import opened, progress, table, version_of
+from . import blocked, cold, data, files, importing, lines, peers
+from .common import Figure, opened, progress, table, version_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
@@ -54,13 +54,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--write", action="store_true", help="write docs/performance.md")
     given = parser.parse_args()
-    begin, load, figures = time.monotonic(), os.getloadavg()[0], []
+    begin, load = time.monotonic(), os.getloadavg()[0]
+    figures: list[Figure] = []
+    missing: list[str] = []
     progress("Starting a private cluster")
     with opened() as bench:
-        for script in (importing, files, data, blocked, cold):
+        for script in (importing, files, data, peers, lines, blocked, cold):
             progress((script.__doc__ or "").partition(":")[0])
-            figures += script.measure(bench)
-    text, where = table(figures), machine(load)
+            try:
+                figures += script.measure(bench)
+            except ModuleNotFoundError as error:  # a peer that is not installed
+                missing.append(f"Not measured: `{script.__name__}`, for {error.name} is not installed.")
+    text, where = "\n".join([table(figures), *missing]), machine(load)
     print(f"{text}\n\n{where}\n{time.monotonic() - begin:.0f} s in all")
     if given.write:
         PAGE.write_text(page(text, where))

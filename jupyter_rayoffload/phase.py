@@ -12,7 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .models import STEPS, Failure, FileInfo, JobRecord, Phase, Step, Value
+from .models import (
+    FAILED_SHOWN,
+    STEPS,
+    FailedItem,
+    Failure,
+    FileInfo,
+    ItemCounts,
+    JobRecord,
+    Phase,
+    Step,
+    Value,
+)
 
 __all__ = ["SILENCE_SECONDS", "Event", "advance"]
 
@@ -59,7 +70,8 @@ def advance(record: JobRecord, event: Event) -> JobRecord:
     event : Event
         ``step {name, state: begin|end, note}``, ``wait {reason, detail, event}``, ``chained {reason}``,
         ``progress {done, total}``, ``inputs {inputs}``, ``cluster {name, dashboard, session}``,
-        ``libraries {libraries}``, ``submitted {attempt, submission}``, ``again {attempt, reason}`` (a retry),
+        ``libraries {libraries}``, ``item {counts, errors}`` (of a batch), ``submitted {attempt, submission}``,
+        ``again {attempt, reason}`` (a retry),
         ``alive`` (a sign of life), the runner's ``phase``,
         Ray's ``ray {status, message, exit_code, error_type}``,
         ``gone {message, hint}`` (the cluster died), ``failed {failure}`` (this side could not go on),
@@ -142,6 +154,18 @@ def _libraries(record: JobRecord, event: Event) -> JobRecord:
     return record.replace(libraries={**record.libraries, **event.content["libraries"]})
 
 
+def _item(record: JobRecord, event: Event) -> JobRecord:
+    """Take in how far a batch has come: its counts, and what failed first; never every item."""
+    known = record.items.first if record.items else ()
+    fresh = [FailedItem(*error) for error in event.content.get("errors", ())[:FAILED_SHOWN]]
+    # By number: who attaches reads events that the record in the store has already.
+    first = tuple({item.index: item for item in (*known, *fresh)}.values())[:FAILED_SHOWN]
+    counts = ItemCounts.from_json(event.content["counts"]).replace(first=first)
+    if record.phase.ended:
+        counts = counts.replace(running=0)
+    return record.replace(items=counts, last_seen=event.at)
+
+
 def _submitted(record: JobRecord, event: Event) -> JobRecord:
     c = event.content
     names = (*record.submissions, c["submission"]) if c.get("submission") else record.submissions
@@ -160,6 +184,7 @@ def _again(record: JobRecord, event: Event) -> JobRecord:
         exit_code=None,
         outputs=(),
         files=(),
+        items=None,
         last_seen=event.at,
     )
 
@@ -212,6 +237,7 @@ def _end(record: JobRecord, phase: Phase, at: float, **changes: Any) -> JobRecor
         steps=_close(record.steps, at),
         started=at if record.started is None else record.started,
         ended=at,
+        items=record.items.replace(running=0) if record.items else None,
         reason=changes.pop("reason", ""),
         detail="",
         event="",
@@ -338,6 +364,7 @@ _HANDLERS = {
     "inputs": _inputs,
     "cluster": _cluster,
     "libraries": _libraries,
+    "item": _item,
     "submitted": _submitted,
     "again": _again,
     "alive": _alive,
@@ -351,6 +378,6 @@ _HANDLERS = {
     "landed": _landed,
     "files": _files,
 }
-_AFTER_THE_END = {"again", "landed", "files", "stream"}
+_AFTER_THE_END = {"again", "landed", "files", "stream", "item"}
 
 assert set(_PHASE_OF) == set(STEPS)

@@ -8,9 +8,12 @@ import pytest
 
 from jupyter_rayoffload.errors import FormatMismatch
 from jupyter_rayoffload.models import (
+    Batch,
     ClusterInfo,
     ClusterPhase,
+    FailedItem,
     Failure,
+    ItemCounts,
     JobOptions,
     JobRecord,
     JobSpec,
@@ -28,12 +31,14 @@ def test_a_full_record_survives_json():
         options=JobOptions(inputs=(), resources=Resources(cpus=2.0, custom={"TPU": 1.0}), env={"A": "1"}),
         inputs=(Value("X", "ndarray 3 × 2 float64", 48, ValueState.SENT),),
         after={"model": "train-1"},
+        batch=Batch("x", 9, 2, only=(1, 2)),
     )
     record = JobRecord(
         spec,
         steps={"queued": Step(1.0, 2.0)},
         failure=Failure(ename="E", traceback=("a",)),
         progress=(1.0, 2.0),
+        items=ItemCounts(9, 4, 1, 2, first=(FailedItem(3, "x=3", "E", 0.5),)),
     )
     assert JobRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
 

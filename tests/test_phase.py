@@ -176,3 +176,27 @@ def test_any_order_of_events_gives_a_record_that_survives_json(events):
     assert record.phase.ended == (record.ended is not None)
     for step in record.steps.values():
         assert step.end is None or step.end >= step.begin
+
+
+def items(succeeded: int, failed: int, running: int, *errors: list) -> tuple[str, dict]:
+    counts = {"total": 1000, "succeeded": succeeded, "failed": failed, "running": running}
+    return ("item", {"counts": counts, "errors": list(errors), "chunks": [[0, [[0, 1, 0.1]]]]})
+
+
+def test_a_batch_is_counted_and_its_first_errors_are_kept_however_many_there_are():
+    errors = [[i, f"x={i}", "ValueError: no", 0.5] for i in range(1000)]
+    record = course(*UNTIL_QUEUED, RUNNING, items(3, 2, 4, *errors[:2]), items(5, 995, 0, *errors[2:]))
+    assert record.items is not None
+    assert (record.items.done, record.items.waiting) == (1000, 0)
+    assert [f.index for f in record.items.first] == [0, 1, 2, 3, 4]
+    assert record.items.first[0].error == "ValueError: no"
+    assert len(str(record.to_json())) < 1500, "a record stays small"
+
+
+def test_of_a_batch_that_was_killed_nothing_runs_any_more_and_reading_it_again_changes_nothing():
+    before = items(3, 1, 4, [7, "x=7", "ValueError: no", 0.5])
+    record = course(*UNTIL_QUEUED, RUNNING, before, ("ray", {"status": "FAILED", "exit_code": -9}))
+    assert record.items is not None
+    assert (record.items.running, record.items.waiting) == (0, 996)
+    assert advance(record, Event(before[0], 99.0, before[1])).items == record.items
+    assert course(*UNTIL_QUEUED, RUNNING, before, ("again", {})).items is None

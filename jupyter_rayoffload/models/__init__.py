@@ -6,9 +6,13 @@ Everything here is frozen. Times are seconds since the epoch (UTC), sizes are by
 from .base import Model
 from .cluster import ClusterInfo, ClusterPhase, ClusterSpec, PodSpec, Volume, WorkerGroup
 from .job import (
+    FAILED_SHOWN,
     STEPS,
+    Batch,
+    FailedItem,
     Failure,
     FileInfo,
+    ItemCounts,
     JobOptions,
     JobRecord,
     JobSpec,
@@ -21,13 +25,17 @@ from .job import (
 from .profile import Choice, Profile, ProfileField
 
 __all__ = [
+    "FAILED_SHOWN",
     "STEPS",
+    "Batch",
     "Choice",
     "ClusterInfo",
     "ClusterPhase",
     "ClusterSpec",
+    "FailedItem",
     "Failure",
     "FileInfo",
+    "ItemCounts",
     "JobOptions",
     "JobRecord",
     "JobSpec",

@@ -10,9 +10,13 @@ from typing import Any
 from .base import Model
 
 __all__ = [
+    "FAILED_SHOWN",
     "STEPS",
+    "Batch",
+    "FailedItem",
     "Failure",
     "FileInfo",
+    "ItemCounts",
     "JobOptions",
     "JobRecord",
     "JobSpec",
@@ -176,10 +180,88 @@ def _resource(name: str, amount: float) -> str:
 
 
 @dataclass(frozen=True)
+class Batch(Model):
+    """What a job runs once for each of many items.
+
+    Parameters
+    ----------
+    name : str
+        What each item is called in the cell; empty where it is the argument of a call, or a program's input.
+    total : int
+        Number of items, those included that an earlier job has done.
+    parallel : int, optional
+        So many at once at most; None for as many as the cluster has room for.
+    only : tuple of int, optional
+        The items to run; None for all.
+    kept : str
+        Digest of the list of those that an earlier job has done (:mod:`.remote.chunks`); empty without any.
+    kept_size : int
+        Its bytes.
+    first_slot : int
+        Number of the first payload that this job may write: those before it are the earlier job's.
+    """
+
+    name: str = ""
+    total: int = 0
+    parallel: int | None = None
+    only: tuple[int, ...] | None = None
+    kept: str = ""
+    kept_size: int = 0
+    first_slot: int = 0
+
+
+#: So many failed items stand in a record: it must stay small, and the handle has all of them.
+FAILED_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FailedItem(Model):
+    """One item of a batch that failed: its number, what it is and why, in words, and its seconds."""
+
+    index: int
+    value: str = ""
+    error: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class ItemCounts(Model):
+    """How far a batch has come.
+
+    Parameters
+    ----------
+    total, succeeded, failed, running : int
+        Items; all others wait.
+    kept : int
+        Those of `succeeded` that an earlier job has done.
+    first : tuple of FailedItem
+        The first that failed, :data:`FAILED_SHOWN` at most.
+    """
+
+    total: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    running: int = 0
+    kept: int = 0
+    first: tuple[FailedItem, ...] = ()
+
+    @property
+    def done(self) -> int:
+        """Items that have ended, well or not."""
+        return self.succeeded + self.failed
+
+    @property
+    def waiting(self) -> int:
+        """Items that have not begun."""
+        return max(0, self.total - self.done - self.running)
+
+
+@dataclass(frozen=True)
 class JobOptions(Model):
     """The options of ``%%ray_job``, after parsing; :func:`.magics.parse` documents each.
 
-    `inputs` and `outputs` None means found from the cell. `timeout` is seconds.
+    `inputs` and `outputs` None means found from the cell. `timeout` is seconds. `map` is ``NAME=EXPR`` as it
+    was typed, or what a Python call is mapped over.
     """
 
     inputs: tuple[str, ...] | None = None
@@ -196,6 +278,8 @@ class JobOptions(Model):
     timeout: float | None = None
     retries: int = 0
     lazy: bool = False
+    map: str = ""
+    max_parallel: int | None = None
 
     # `inputs=()` (nothing) is not the same as None (find them), so empty tuples must survive JSON.
     def to_json(self) -> dict[str, Any]:
@@ -258,6 +342,8 @@ class JobSpec(Model):
         Files that stay because they may hold secrets.
     notes : tuple of str
         What else the panel should say of the workspace.
+    batch : Batch, optional
+        The items that it is run for, one by one; None for a single run.
     """
 
     id: str
@@ -286,6 +372,7 @@ class JobSpec(Model):
     overlays: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    batch: Batch | None = None
 
 
 @dataclass(frozen=True)
@@ -323,6 +410,8 @@ class JobRecord(Model):
     libraries : Mapping of str to str
         Versions in which the cluster has the libraries of the specification, by module; empty text where it
         lacks one.
+    items : ItemCounts, optional
+        How far a batch has come.
     """
 
     spec: JobSpec
@@ -347,6 +436,7 @@ class JobRecord(Model):
     progress: tuple[float, ...] = ()
     session: str = ""
     libraries: Mapping[str, str] = field(default_factory=dict)
+    items: ItemCounts | None = None
 
     @property
     def id(self) -> str:

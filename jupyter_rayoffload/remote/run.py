@@ -10,7 +10,6 @@ import functools
 import importlib
 import os
 import re
-import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from .interrupt import Interrupt
 from .on_import import prepare_libraries
 from .outputs import Before, imports_of
 from .parts import Part
+from .place import made, make_folder
 from .processes import limit_memory, unlimit_memory
 from .shell import CellError, Outcome, make_shell
 from .store import Missing
@@ -66,7 +66,7 @@ class CellProcess:
         CellStream.install(channel)
         faulthandler.enable()  # a crash in C code says where, as in a kernel
         prepare_libraries()
-        self._shell = make_shell(str(_made(home / "ipython")), channel.tell)
+        self._shell = make_shell(str(made(home / "ipython")), channel.tell)
         self._spec: dict[str, Any] = {}
         self._ahead: tuple[Any, Folder] | None = None
         self._late = False  # whether Ray learns of the workspace from us, not from the submission
@@ -75,7 +75,7 @@ class CellProcess:
         """Do ahead what the cell will need, and say when that is done; what fails now fails again then."""
         self._late = not plan.get("connect")
         try:
-            self._ahead = (_workspace_of(plan), self._make_folder(plan))
+            self._ahead = (_workspace_of(plan), make_folder(self._store, plan, self._home))
         except Exception:
             self._log_trouble()
         for name in plan.get("imports") or ():
@@ -155,27 +155,7 @@ class CellProcess:
             return self._ahead[1]
         if self._ahead is not None:
             os.chdir(self._home)  # out of the one that gives way
-        return self._make_folder(self._spec)
-
-    def _make_folder(self, spec: dict[str, Any]) -> Folder:
-        work = Folder(_made(self._home / "work"))
-        if spec.get("package"):
-            self._unpack(spec["package"], work)
-        for name in spec.get("overlays") or ():
-            self._unpack(name, work)
-        modules = []
-        for number, name in enumerate(spec.get("modules") or ()):
-            module = Folder(_made(self._home / f"modules{number}"))
-            self._unpack(name, module)
-            modules.append(str(module.root))
-        _enter(str(work.root), modules)
-        return work
-
-    def _unpack(self, name: str, folder: Folder) -> None:
-        archive = self._home / "package.zip"
-        self._store.get_package(name, archive)
-        folder.unpack(archive)
-        archive.unlink()
+        return make_folder(self._store, self._spec, self._home)
 
     def _load_inputs(self) -> dict[str, Any]:
         job, namespace = self._spec["id"], self._shell.user_ns
@@ -274,7 +254,7 @@ class CellProcess:
     def _run_program(self, folder: Folder) -> dict[str, Any]:
         job = self._spec["id"]
         given = (self._store.read(job) or {}).get("input")
-        home = _made(self._home / "program")
+        home = made(self._home / "program")
         code, result = run_command(self._store, self._signer, job, self._spec["source"], home, given)
         end: dict[str, Any] = {"phase": "failed" if code else "succeeded", "exit_code": code}
         if code:
@@ -424,25 +404,6 @@ class CellProcess:
     def _flush(self) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-
-
-def _enter(work: str, modules: list[str]) -> None:
-    """Make the private folder the current one, in place of the one that Ray shares between jobs."""
-    shared = {os.path.realpath(os.getcwd()), "", *map(os.path.realpath, (work, *modules))}
-    sys.path[:] = [work, *modules, *(p for p in sys.path if p and os.path.realpath(p) not in shared)]
-    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    kept = [p for p in inherited if p and os.path.realpath(p) not in shared]
-    os.environ["PYTHONPATH"] = os.pathsep.join([work, *modules, *kept])
-    os.chdir(work)
-    sys.argv = [""]
-
-
-def _made(folder: Path) -> Path:
-    """Make a folder; what was made ahead for another workspace gives way."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(mode=0o700)
-    return folder
 
 
 def _workspace_of(spec: dict[str, Any]) -> list[Any]:

@@ -36,7 +36,7 @@ def ended_state(state: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, A
     kept = {k: v for k, v in state.items() if k not in _WAITING}
     said = {
         k: end[k]
-        for k in ("phase", "attempt", "exit_code", "failure", "outputs", "files", "lines")
+        for k in ("phase", "attempt", "exit_code", "failure", "outputs", "files", "lines", "items")
         if k in end
     }
     steps = _closed(state, end["t"])

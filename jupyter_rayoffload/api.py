@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import keyword
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .drafting import draft_call, draft_code, draft_program
 from .errors import StoreError, UsageError
 from .job import Job
+from .mapping import Mapped, listed
 from .models import JobOptions, JobRecord
 from .options import from_keywords
 from .session import session
@@ -34,9 +36,13 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def submit(
-    work: str | Callable[..., Any], *args: Any, inputs: Mapping[str, Any] | None = None, **options: Any
+    work: str | Callable[..., Any],
+    *args: Any,
+    inputs: Mapping[str, Any] | None = None,
+    map: Any = None,
+    **options: Any,
 ) -> Job:
-    """Offload a piece of code or a call.
+    """Offload a piece of code or a call, or a batch of them.
 
     Parameters
     ----------
@@ -46,6 +52,11 @@ def submit(
         Arguments of the function.
     inputs : Mapping, optional
         Names for the code, or keyword arguments for the function.
+    map : iterable, or Mapping of one name to an iterable, optional
+        Run the work once for each item, as Ray tasks of one job: ``submit(score, map=stores)`` calls the
+        function with the item as its first argument, ``submit(code, map={"store": stores})`` runs the code
+        with the item under that name. The options count for each item then, and ``max_parallel`` says how
+        many run at once at most; ``Job.items`` has each of them.
     **options
         Fields of :class:`~.models.JobOptions` and :class:`~.models.Resources`, and ``label``:
         ``cpus=2``, ``memory="8GiB"``.
@@ -72,8 +83,9 @@ def submit(
     """
     here, label = session(), _label(options.pop("label", ""))
     chosen = here.checked(from_keywords(options, here.config.job_options()))
+    items = _mapped(map, chosen.max_parallel, named=not callable(work))
     if callable(work):
-        draft = draft_call(here.origin(), work, args, dict(inputs or {}), chosen, label)
+        draft = draft_call(here.origin(), work, args, dict(inputs or {}), chosen, label, items)
     elif not isinstance(work, str):
         raise UsageError(
             f"submit: expected code or a function, not {with_article(type(work).__name__)}",
@@ -82,15 +94,36 @@ def submit(
     elif args:
         raise UsageError("code takes no arguments", "Give its names with inputs={'name': value}")
     else:
-        draft = _drafted(here, work, chosen, label, inputs)
+        draft = _drafted(here, work, chosen, label, inputs, items)
     return here.launch(draft)
 
 
+def _mapped(given: Any, parallel: int | None, named: bool) -> Mapped | None:
+    """Read ``map=``; code needs a name for its items, a function takes them as its first argument."""
+    if given is None:
+        if parallel:
+            raise UsageError("max_parallel is for batches", "Add map=, or leave it out")
+        return None
+    if not named:
+        return Mapped("", listed(given, "map"), parallel)
+    if not isinstance(given, Mapping) or len(given) != 1:
+        raise UsageError("map: code needs one name for its items", "map={'store': stores}")
+    ((name, items),) = given.items()
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise UsageError(f"map: {name!r:.80} is not a name", "map={'store': stores}")
+    return Mapped(name, listed(items, f"map={{{name!r}: …}}"), parallel)
+
+
 def _drafted(
-    here: Session, code: str, options: JobOptions, label: str, inputs: Mapping[str, Any] | None
+    here: Session,
+    code: str,
+    options: JobOptions,
+    label: str,
+    inputs: Mapping[str, Any] | None,
+    items: Mapped | None,
 ) -> Draft:
     try:
-        return draft_code(here.origin(), code, options, label, values=inputs)
+        return draft_code(here.origin(), code, options, label, values=inputs, mapped=items)
     except SyntaxError as error:
         unparsable = error
     # Outside the handler: the error is the code's own, and none of ours is its context.

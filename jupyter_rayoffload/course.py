@@ -106,6 +106,8 @@ class Course:
     def retries_left(self) -> bool:
         """Whether the job has failed and is to be tried again."""
         record = self.record
+        if record.items is not None and record.items.failed:
+            return False  # of a batch each item is tried again by itself
         return record.phase is Phase.FAILED and 0 < record.attempt <= record.spec.options.retries
 
     @asynccontextmanager

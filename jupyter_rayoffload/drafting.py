@@ -18,9 +18,11 @@ from .cell import Analysis, analyze, changed_in_place, closure, pending_writes, 
 from .course import Draft, new_id
 from .errors import InputError, NotPicklable, UsageError
 from .imports import Absent
+from .mapping import Mapped, becomes_lists
 from .models import JobOptions, JobSpec, Value, ValueState
 from .reference import Reference
 from .remote import codec
+from .remote.chunks import ITEMS
 from .remote.libraries import roots
 from .remote.parts import has_identity, parts
 from .tracebacks import current_count, current_shell
@@ -96,8 +98,9 @@ def draft_cell(
     pending: Pending,
     shell: InteractiveShell,
     cell_line: str = "",
+    mapped: Mapped | None = None,
 ) -> CellDraft:
-    """Draft a cell of a notebook.
+    """Draft a cell of a notebook; with `mapped` it is run once for each of those items.
 
     Raises
     ------
@@ -110,30 +113,34 @@ def draft_cell(
     """
     namespace = origin.namespace
     analysis = analyze(source, shell)
-    wanted = set(analysis.reads) if options.inputs is None else set(options.inputs)
+    bound = {mapped.name} if mapped else set[str]()  # the items are called so there, whatever is here
+    wanted = (set(analysis.reads) if options.inputs is None else set(options.inputs)) - bound
     after = _chained(wanted, pending)
     # A function may read a name that no job has bound yet.
     reads = closure(wanted - set(after), namespace, _Pending(pending))
-    for name in reads.names:  # what a function of the notebook reads may be pending too
+    for name in set(reads.names) - bound:  # what a function of the notebook reads may be pending too
         after.update(_chained({name}, pending))
     hidden = shell.user_ns_hidden  # IPython's own: In, Out, open, ...
     names = [
         n
         for n in reads.names
-        if n not in after and (_RESULT.fullmatch(n) or namespace[n] is not hidden.get(n, after))
+        if n not in after
+        and n not in bound
+        and (_RESULT.fullmatch(n) or namespace[n] is not hidden.get(n, after))
     ]
     _require(options.inputs, names, after, namespace)
     references = {n: namespace[n] for n in names if isinstance(namespace[n], Reference)}
     after.update({n: f"{r.job}#{r.name}" for n, r in references.items()})
     values = {n: namespace[n] for n in names if n not in references}
     owned = pending_writes(analysis, namespace, after) | reads.writes
+    touched = changed_in_place(analysis, namespace, after) & set(values)
+    if mapped:
+        owned = becomes_lists(analysis, source, shell)
     if options.outputs is not None:
         owned = frozenset(options.outputs)
     owned = frozenset(n for n in owned if not _imported_already(n, analysis, namespace))
     maybe = watched(analysis, namespace, set(reads.names) - wanted, after) & (set(values) | set(after))
-    expected = (
-        frozenset(options.outputs) if options.outputs is not None else analysis.writes | (owned & set(names))
-    )
+    expected = owned if options.outputs is not None or mapped else analysis.writes | (owned & set(names))
     draft = _draft(
         origin,
         source,
@@ -145,26 +152,36 @@ def draft_cell(
         needs=analysis.needs,
         after=after,
         expected=_in_order(expected, source),
-        watched=tuple(sorted(maybe)) if options.outputs is None else (),
+        watched=tuple(sorted(maybe)) if options.outputs is None or mapped else (),
         cell_line=cell_line,
         count=current_count(shell),
+        mapped=mapped,
+        copies=bool(touched),
     )
     draft.spec = draft.spec.replace(
         cells=_cells_of(draft, shell),
         aliased=_aliased(draft.spec.watched, namespace, hidden),
         deletes=tuple(sorted((analysis.deletes - analysis.reads) & namespace.keys())),
     )
-    touched = changed_in_place(analysis, namespace, after) & set(values)
+    if mapped:  # what an item does to an input stays in that item
+        return CellDraft(draft, owned, frozenset())
     shown = {n: v for n, v in namespace.items() if n not in hidden and not n.startswith("_")}
     return CellDraft(draft, owned, maybe | analysis.items, _other_names(touched, shown) - owned)
 
 
 def draft_code(
-    origin: Origin, source: str, options: JobOptions, label: str, *, values: Mapping[str, Any] | None
+    origin: Origin,
+    source: str,
+    options: JobOptions,
+    label: str,
+    *,
+    values: Mapping[str, Any] | None,
+    mapped: Mapped | None = None,
 ) -> Draft:
-    """Draft a piece of code with names given by hand."""
+    """Draft a piece of code with names given by hand; with `mapped` it is run once for each of these."""
     namespace = dict(values or {})
     analysis = analyze(source)
+    expected = becomes_lists(analysis, source) if mapped else analysis.writes
     draft = _draft(
         origin,
         source,
@@ -174,8 +191,10 @@ def draft_code(
         origin.namespace,
         modules=analysis.modules | closure(namespace, namespace).modules,
         needs=analysis.needs,
-        expected=_in_order(analysis.writes, source),
+        expected=_in_order(expected, source),
         watched=tuple(sorted(watched(analysis, namespace))),
+        mapped=mapped,
+        copies=bool(changed_in_place(analysis, namespace) & namespace.keys()),
     )
     return _with_cells(draft)
 
@@ -187,8 +206,12 @@ def draft_call(
     kwargs: Mapping[str, Any],
     options: JobOptions,
     label: str,
+    mapped: Mapped | None = None,
 ) -> Draft:
-    """Draft the call of a function; what it reads of its own namespace travels with it."""
+    """Draft the call of a function; what it reads of its own namespace travels with it.
+
+    With `mapped` it is called once for each of those items, which is its first argument.
+    """
     call = {"function": function, "args": tuple(args), "kwargs": dict(kwargs)}
     namespace = origin.namespace
     needs = closure(["function"], {**namespace, "function": function})
@@ -208,6 +231,7 @@ def draft_call(
         namespace,
         modules=needs.modules,
         kind="callable",
+        mapped=mapped,
     )
     return _with_cells(draft)
 
@@ -256,7 +280,11 @@ def _draft(
     watched: Sequence[str] = (),
     cell_line: str = "",
     count: int | None = None,
+    mapped: Mapped | None = None,
+    copies: bool = False,
 ) -> Draft:
+    if mapped:
+        values = {**values, ITEMS: mapped.items}
     mentioned = set(
         re.findall(r"\.\s*(\w+)", source)
     )  # `import xml.etree` binds xml: say which parts are meant
@@ -265,11 +293,15 @@ def _draft(
         limit = origin.freeze_limit
         frozen = codec.freeze(values, namespace, origin.signer, copy=True, most=limit, mentioned=mentioned)
     except codec.Unpicklable as error:
+        if mapped and error.name == ITEMS:
+            raise mapped.refused(error) from None
         raise NotPicklable(
             f"input {error.path} cannot travel: {error.reason}",
             "Make it in the cell instead, or leave it out with -i",
         ) from None
     inputs = [Value(v["name"], v["type"], v["size"], ValueState.TO_SEND) for v in frozen.values]
+    if mapped:
+        inputs = [mapped.value(v) for v in inputs]
     waits = [Value(n, state=ValueState.WAITS, job=j.partition("#")[0]) for n, j in (after or {}).items()]
     spec = JobSpec(
         id=new_id(label),
@@ -287,6 +319,7 @@ def _draft(
         watched=tuple(watched),
         after=dict(after or {}),
         versions={"python": ".".join(platform.python_version_tuple()[:2]), **frozen.libraries},
+        batch=mapped.batch.replace(copies=copies) if mapped else None,
     )
     absent = {v.__name__ for v in values.values() if isinstance(v, Absent)}
     return Draft(

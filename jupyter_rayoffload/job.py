@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any, cast
 from . import errors
 from .course import Course
 from .errors import OutputUnavailable, StillRunning, UsageError, by_name
+from .items import Items
 from .models import FileInfo, JobRecord, Phase, Value, ValueState
 from .options import from_keywords
 from .outputs import Outputs
 from .phase import Event
+from .remote.chunks import ITEMS
 from .spool import Spool
 from .tracebacks import remember
 
 if TYPE_CHECKING:
+    from .remote.chunks import Done
     from .session import Session
 
 __all__ = ["Job", "Observer"]
@@ -50,6 +53,7 @@ class Job:
         self._values: dict[str, dict[str, Any]] = {}
         self._absent: dict[str, dict[str, str]] = {}
         self._landed: ChainMap[str, Any] = ChainMap({}, cast("dict[str, Any]", weakref.WeakValueDictionary()))
+        self._items = Items(self)
         self.displays = Outputs()
         self.spool = Spool()
         self.quiet = False
@@ -193,6 +197,19 @@ class Job:
         """Files that the cell made or changed in its workspace."""
         return self.record.files
 
+    @property
+    def items(self) -> Items:
+        """The items of a batch, each with its status, error and values; also while the batch runs.
+
+        Raises
+        ------
+        UsageError
+            The job is no batch.
+        """
+        if self.record.spec.batch is None:
+            raise UsageError(f"job {self.id} is no batch", "--map NAME=EXPR makes one")
+        return self._items
+
     def logs(self, tail: int | None = None) -> str:
         """Give what the job has printed so far, the last `tail` lines or all of it."""
         first = 0 if tail is None else max(0, self.spool.total - tail)
@@ -204,6 +221,8 @@ class Job:
         What needs a library that is not here is left out: :meth:`absent` says why. Outputs that hold an
         unchanged input hold that of `known`, or else a copy as it was sent.
         """
+        if slot not in self._values and self.record.spec.batch and slot in ("outputs", "result"):
+            self._values[slot], self._absent[slot] = self._lists(slot)
         if slot not in self._values:
             from .remote.codec import thaw
 
@@ -215,6 +234,34 @@ class Job:
             )
             self._absent[slot] = absent
         return self._values[slot]
+
+    def _lists(self, slot: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """Give the values of all items as lists, and why a whole list is not here."""
+        names = ["="] if slot == "result" else [v.name for v in self.record.outputs]
+        refused: dict[str, str] = {}
+        lists = self._items.lists(names, refused)
+        if slot == "result":
+            lists = {"result": lists["="]}
+        why: dict[str, str] = {}
+        for key, reason in refused.items():
+            number, _, name = key.partition("." if slot == "outputs" else "=")
+            why.setdefault(name or "result", f"item {number}: {reason}")
+        return {name: found for name, found in lists.items() if name not in why}, why
+
+    def fetch(self, slot: str) -> Any:
+        """Fetch a payload, checked and not yet unpickled."""
+        return self._session.call(self._session.offloader.fetch(self.record, slot))
+
+    def thaw(self, payload: Any, names: Sequence[str], refused: dict[str, str]) -> dict[str, Any]:
+        """Unpickle values of a payload; what needs a library that is not here is in `refused`."""
+        from .remote.codec import thaw
+
+        _, graph, buffers = payload
+        return thaw(graph, buffers, self._session.namespace, names, refused)
+
+    def given(self, index: int) -> Any:
+        """Give an item of a batch, as it was sent."""
+        return self.value(ITEMS, "inputs")[index]
 
     def _had(self, known: Mapping[str, Any]) -> Callable[[str], Any]:
         """Give what finds an input or a part of one: in `known`, or as it was sent if that has changed."""
@@ -294,7 +341,7 @@ class Job:
             if name in {v.name for v in self.record.outputs}:
                 return self.outputs[name]
             return self._session.namespace.get(name)
-        if result.get("slot"):
+        if result.get("slot") or result.get("items"):
             return self.value("result", "result")
         if result.get("digest"):  # what a program wrote: bytes or JSON, never unpickled
             data = self._session.call(
@@ -306,6 +353,9 @@ class Job:
     def _cell_error(self) -> BaseException:
         failure = self.record.failure
         assert failure is not None
+        item = (self.end.get("failure") or {}).get("item")
+        if item is not None and (first := self._items.error(item)) is not None:
+            return first
         error: BaseException | None = None
         why = ""
         if self.end.get("error_slot"):
@@ -373,6 +423,42 @@ class Job:
         changed = from_keywords(options, self.record.spec.options)
         return self._session.call(self._session.relaunch(self.record, changed))
 
+    def retry_failed(self, **options: Any) -> Job:
+        """Run the items of a batch again that have not succeeded, from the same frozen inputs.
+
+        Parameters
+        ----------
+        **options
+            As for :meth:`rerun`: ``memory="16GiB"``.
+
+        Returns
+        -------
+        Job
+            A new job; its lists have the values of the items that had succeeded, too.
+
+        Raises
+        ------
+        UsageError
+            The job is no batch, still runs, or all of its items have succeeded.
+        """
+        kept = self._to_keep()
+        changed = from_keywords(options, self.record.spec.options)
+        return self._session.call(self._session.relaunch(self.record, changed, kept))
+
+    def retry_failed_soon(self, options: Mapping[str, Any]) -> None:
+        """Ask for a retry without waiting, from any thread; it is found under ``%ray jobs``."""
+        changed = from_keywords(options, self.record.spec.options)
+        self._session.start(self._session.relaunch(self.record, changed, self._to_keep()))
+
+    def _to_keep(self) -> list[Done]:
+        items = self.items
+        if not self.done():
+            raise UsageError(f"job {self.id} is still running", "Wait for its end, or cancel it")
+        kept = items.good()
+        if len(kept) == len(items):
+            raise UsageError(f"no item of job {self.id} has failed", "job.rerun() runs all of them again")
+        return kept
+
     def rerun_soon(self, options: Mapping[str, Any]) -> None:
         """Ask for a rerun without waiting, from any thread; it is found under ``%ray jobs``."""
         changed = from_keywords(options, self.record.spec.options)
@@ -422,10 +508,15 @@ class Job:
     def _on_event(self, record: JobRecord, event: Event) -> None:
         if event.type == "stream":
             self.spool.write(event.content.get("text", ""))
+        elif event.type == "item":
+            self._items.take(event.content)
+        elif event.type == "again":
+            self._items.begin_again()
         elif event.type in ("display_data", "update_display_data", "execute_result", "clear_output"):
             self.displays.add({"type": event.type, "content": event.content})
         if self._course.ended.is_set() and not self._ended.done():
             self._ended.set_result(self)
+            self._items.wake()
 
 
 class _Outputs(Mapping[str, Any]):

@@ -39,6 +39,7 @@ _VERBS = (
     "result",
     "cancel",
     "rerun",
+    "retry",
     "delete",
     "cluster",
     "profiles",
@@ -128,7 +129,10 @@ class OffloadMagics(Magics):
 
     def _draft(self, given: MagicLine, cell: str, line: str) -> Any:
         from .drafting import draft_cell
+        from .mapping import mapped
 
+        asked = given.options
+        items = mapped(asked.map, asked.max_parallel, self.shell, self.landing.arrive) if asked.map else None
         cell_line = f"%%ray_job {line}".rstrip()
         try:
             return draft_cell(
@@ -139,6 +143,7 @@ class OffloadMagics(Magics):
                 pending=self.landing.pending_spec,
                 shell=self.shell,
                 cell_line=cell_line,
+                mapped=items,
             )
         except SyntaxError as error:
             unparsable = error
@@ -215,6 +220,11 @@ class OffloadMagics(Magics):
         self.landing.claim(job, job.record.spec.expected, job.record.spec.watched)
         return job
 
+    def _ray_retry(self, words: list[str]) -> Job:
+        job = self._job("retry", words).retry_failed()
+        self.landing.claim(job, job.record.spec.expected, ())
+        return job
+
     def _ray_delete(self, words: list[str]) -> None:
         job = self._job("delete", words)
         job.delete()
@@ -276,6 +286,7 @@ _HELP = """%ray                      state of the cluster, and the newest jobs
 %ray result ID            the value of its last expression
 %ray cancel ID            stop it
 %ray rerun ID             start it again, from the same inputs
+%ray retry ID             of a batch run the items again that have failed
 %ray delete ID            forget it
 %ray cluster [up|down]    the cluster's panel, or the verb
 %ray profiles             sizes of clusters, for --profile and %ray cluster up

@@ -24,6 +24,7 @@ __all__ = [
     "over",
     "parse_line",
     "parse_up",
+    "split_map",
     "up_completions",
     "usage",
 ]
@@ -78,6 +79,31 @@ def _count(text: str | int) -> int:
     if not re.fullmatch(r"\d{1,3}", str(text)):
         raise ValueError("a whole number from 0 to 999")
     return int(text)
+
+
+def _parallel(text: str | int) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,5}", str(text)):
+        raise ValueError("a whole number, one or more")
+    return int(text)
+
+
+def split_map(text: str) -> tuple[str, str]:
+    """Read what ``--map`` is given: ``NAME=EXPR``; name and expression.
+
+    Raises
+    ------
+    ValueError
+    """
+    name, equals, expression = (part.strip() for part in text.partition("="))
+    if not equals or not expression or expression.startswith("="):
+        raise ValueError("NAME=EXPR, such as --map store=stores")
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(f"NAME=EXPR; {name!r} is not a name")
+    return name, expression
+
+
+def _map(text: str) -> str:
+    return "=".join(split_map(text))
 
 
 def _names(text: str | Sequence[str]) -> tuple[str, ...]:
@@ -293,8 +319,25 @@ def _build() -> _Parser:
         metavar="PATTERN",
         help="files that come back whatever their size",
     )
+    option(
+        "--map",
+        read=_map,
+        metavar="NAME=EXPR",
+        help="run the cell once for each element of EXPR, called NAME there; outputs become lists",
+    )
+    option(
+        "--max-parallel",
+        read=_parallel,
+        metavar="N",
+        help="with --map: so many at once at most; as many as the cluster has room for if left out",
+    )
     option("--timeout", read=duration, metavar="2h", help="end the job after this time")
-    option("--retries", read=_count, metavar="N", help="run it again so often where it fails")
+    option(
+        "--retries",
+        read=_count,
+        metavar="N",
+        help="run it again so often where it fails; with --map each item",
+    )
     option("--lazy", action="store_true", help="leave the outputs in the store, as references with get()")
     option("--dry-run", action="store_true", help="say what would travel, and submit nothing")
     option("--quiet", action="store_true", help="show no panel")
@@ -328,11 +371,13 @@ def parse_line(line: str) -> MagicLine:
         One line that says what is allowed.
     """
     try:
-        words = shlex.split(line)
+        words = _words(line)
     except ValueError as problem:
         raise UsageError(f"%%ray_job: {problem}".lower(), "Close the quotation mark") from None
     _known_flags(words)
     given = _PARSER.parse_args(words)
+    if given.max_parallel and not given.map:
+        raise UsageError("%%ray_job: --max-parallel is for batches", "Add --map NAME=EXPR, or leave it out")
     resources = Resources(given.cpus, given.gpus, given.memory, dict(given.resource))
     options = JobOptions(
         inputs=given.inputs,
@@ -349,12 +394,49 @@ def parse_line(line: str) -> MagicLine:
         timeout=given.timeout,
         retries=given.retries or 0,
         lazy=given.lazy,
+        map=given.map or "",
+        max_parallel=given.max_parallel,
     )
     return MagicLine(given.label or "", options, given.wait, given.dry_run, given.quiet)
 
 
+def _words(line: str) -> list[str]:
+    """Split a line as a shell does, but leave the expression of ``--map`` as Python has it."""
+    words: list[str] = []
+    while found := re.search(r"(?:^|(?<=\s))--map(?:\s+|=)", line):
+        words += [*shlex.split(line[: found.start()]), "--map"]
+        line = line[found.end() :]
+        end = _expression_end(line)
+        # What stands in quotes as a whole is meant as in a shell.
+        words += shlex.split(line[:end]) if line[:1] in ("'", '"') else [line[:end]] if end else []
+        line = line[end:]
+    return words + shlex.split(line)
+
+
+def _expression_end(text: str) -> int:
+    """Give where a Python expression ends: at a blank that is in no bracket and in no string."""
+    depth, quote, skip = 0, "", False
+    for place, letter in enumerate(text):
+        if skip:
+            skip = False
+        elif quote:
+            skip = letter == "\\"
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter in "([{":
+            depth += 1
+        elif letter in ")]}":
+            depth -= 1
+        elif letter.isspace() and depth <= 0:
+            return place
+    if quote:
+        raise ValueError("No closing quotation")
+    return len(text)
+
+
 #: Options of what the user guide calls planned.
-_PLANNED = ("--map", "--standby")
+_PLANNED = ("--standby",)
 
 
 def _known_flags(words: Sequence[str]) -> None:
@@ -422,6 +504,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "timeout": duration,
     "retries": _count,
     "lazy": bool,
+    "max_parallel": _parallel,
     "resources": lambda v: {
         k: _amount(x) for k, x in _mapping(v, "a mapping such as {'special': 1}").items()
     },

@@ -70,8 +70,8 @@ def advance(record: JobRecord, event: Event) -> JobRecord:
     event : Event
         ``step {name, state: begin|end, note}``, ``wait {reason, detail, event}``, ``chained {reason}``,
         ``progress {done, total}``, ``inputs {inputs}``, ``cluster {name, dashboard, session}``,
-        ``libraries {libraries}``, ``item {counts, errors}`` (of a batch), ``submitted {attempt, submission}``,
-        ``again {attempt, reason}`` (a retry),
+        ``libraries {libraries}``, ``item {counts, errors}`` (of a batch),
+        ``submitted {attempt, submission}``, ``again {attempt, reason}`` (a retry),
         ``alive`` (a sign of life), the runner's ``phase``,
         Ray's ``ray {status, message, exit_code, error_type}``,
         ``gone {message, hint}`` (the cluster died), ``failed {failure}`` (this side could not go on),

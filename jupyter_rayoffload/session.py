@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .course import Course, Draft
@@ -22,6 +22,7 @@ from .profiles import Profile, pick
 if TYPE_CHECKING:
     from .config import RayOffload
     from .drafting import Origin
+    from .remote.chunks import Done
     from .submission import Offloader
 
 __all__ = ["Session", "session"]
@@ -169,9 +170,11 @@ class Session:
             sending.cancel()
             raise
 
-    async def relaunch(self, record: JobRecord, options: JobOptions) -> Job:
-        """Start a job again from its frozen inputs; on the loop thread."""
-        return self.launch(await self.offloader.rerun_draft(record, options))
+    async def relaunch(
+        self, record: JobRecord, options: JobOptions, kept: Sequence[Done] | None = None
+    ) -> Job:
+        """Start a job again from its frozen inputs, without the items `kept`; on the loop thread."""
+        return self.launch(await self.offloader.rerun_draft(record, options, kept))
 
     def close(self) -> None:
         """Close connections and the loop; jobs and clusters go on."""

@@ -29,6 +29,8 @@ ACKNOWLEDGE_SECONDS = 0.5
 ORDER_AFTER = 1.0
 #: Between two looks whether a standby holds what a job waits for, seconds.
 YIELD_SECONDS = 5.0
+#: What the runner of a batch reserves where only that keeps it off the head; Ray counts in 1/10,000.
+BATCH_CPUS = 0.001
 _RAY = re.compile(r"\bray\b")
 
 
@@ -68,6 +70,8 @@ class Standbys:
         """
         if not self._may_stand_by(spec) or "environ" in spec.source:
             return ""  # what reads the environment when it is imported has been imported
+        if spec.batch and entrypoint_resources(None, link):
+            return ""  # its items may need what a standby holds
         keys = [self._key(spec, link, connect) for connect in (True, False)]
         if spec.package and _uses_ray(spec):
             await provide(spec, link)
@@ -114,7 +118,7 @@ class Standbys:
         await self._dismiss_others(key)
         for _ in range(self._config.standby - await blocking(link.store.handovers.pending, key)):
             await self._submit(spec, key, connect, link)
-        if self._ordered and entrypoint_resources({}, link) and self._yielding is None:
+        if self._ordered and entrypoint_resources(None, link) and self._yielding is None:
             self._yielding = self._start(self._yield(link))
 
     async def _submit(self, spec: JobSpec, key: str, connect: bool, link: Link) -> None:
@@ -134,7 +138,7 @@ class Standbys:
             entrypoint=f"python -m {spec.versions['runner']} --standby {standby}",
             runtime_env=self._environment(spec, link, connect),
             metadata={"owner": spec.owner, "label": "standby"},
-            resources=entrypoint_resources({}, link),
+            resources=entrypoint_resources(None, link),
         )
         self._ordered[standby] = (key, link)
 
@@ -184,12 +188,18 @@ async def standing(info: ClusterInfo, link: Link | None) -> ClusterInfo:
     return info
 
 
-def entrypoint_resources(asked: dict[str, float], link: Link) -> dict[str, float]:
-    """Give what a job's process reserves; nothing unasked where its own Ray tasks need the CPUs."""
-    if link.info.kind == "kubernetes":
-        # It keeps the process off the head: an OOM kill there would take every job along.
-        return {"CPU": 1.0, **asked}
-    return asked
+def entrypoint_resources(spec: JobSpec | None, link: Link) -> dict[str, float]:
+    """Give what the process of a job, or of a standby, reserves.
+
+    Nothing unasked where its own Ray tasks need the CPUs. On Kubernetes something: it keeps the process off the
+    head, where an OOM kill would take every job along.
+    """
+    least = {"CPU": 1.0} if link.info.kind == "kubernetes" else {}
+    if spec is None:
+        return least
+    if spec.batch:  # its items ask for themselves
+        return {"CPU": BATCH_CPUS} if least else {}
+    return {**least, **spec.options.resources.by_name()}
 
 
 def _uses_ray(spec: JobSpec) -> bool:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from .ledger import newest, read_fields, read_record, request_stop
 from .link import Link, Opener, blocking, open_link
 from .links import Links
 from .models import (
+    Batch,
     ClusterInfo,
     Failure,
     FileInfo,
@@ -34,6 +35,7 @@ from .models import (
     ValueState,
 )
 from .packing import Packed, pack, provide, runtime_env, send
+from .remote.chunks import Done, dump, slot_of
 from .remote.events import Numbers
 from .standbys import Standbys, entrypoint_resources, standing
 from .witness import Witness
@@ -285,7 +287,7 @@ class Offloader:
                     "label": spec.label,
                     "job": spec.id,
                 },
-                resources=entrypoint_resources(spec.options.resources.by_name(), link),
+                resources=entrypoint_resources(spec, link),
             )
         course.tell("submitted", attempt=attempt, submission=submission)
         self.standbys.behind(course, link)
@@ -454,19 +456,41 @@ class Offloader:
                 await blocking(link.store.get_package, name, sent[-1])
             return await asyncio.to_thread(bring_home, came, sent, folder, record.files)
 
-    async def rerun_draft(self, record: JobRecord, options: JobOptions) -> Draft:
-        """Make a draft of the same job again: same source, same frozen inputs, same packages."""
+    async def rerun_draft(
+        self, record: JobRecord, options: JobOptions, kept: Sequence[Done] | None = None
+    ) -> Draft:
+        """Make a draft of the same job again: same source, same frozen inputs, same packages.
+
+        Of a batch the items `kept` are not run again: their values are taken over.
+        """
         link = await self.links.reach(record.cluster)
         spec = record.spec.replace(
             id=new_id(record.spec.label), created=time.time(), options=options, inputs=record.inputs
         )
+        if spec.batch:
+            spec = spec.replace(batch=await _batch_again(spec.batch, kept, link))
         await blocking(link.store.create, spec.id, {"spec": spec.to_json()}, spec.created)
         try:
-            await blocking(link.store.copy_payload, record.id, spec.id, "inputs")
+            for slot in ("inputs", *{slot_of(done.slot): None for done in kept or ()}):
+                await blocking(link.store.copy_payload, record.id, spec.id, slot)
         except StoreError:  # nobody must find a job that can never run
             await blocking(link.store.delete, spec.id)
             raise
         return Draft(spec, copy_from=record.id)
+
+
+async def _batch_again(batch: Batch, kept: Sequence[Done] | None, link: Link) -> Batch:
+    """Give a batch that is run again, with the list of the items that are taken over in the store."""
+    if not kept:
+        return batch.replace(only=None, kept="", kept_size=0, first_slot=0)
+    data = dump(kept)
+    digest = link.signer.digest(data)
+    await blocking(link.store.put_blob, digest, memoryview(data))
+    done = {one.item for one in kept}
+    only = tuple(i for i in range(batch.total) if i not in done)
+    return batch.replace(
+        only=only, kept=digest, kept_size=len(data), first_slot=max(one.slot for one in kept) + 1
+    )
 
 
 def _give_up(course: Course, error: OffloadError) -> None:

@@ -64,6 +64,11 @@ def lines_text(count: int) -> str:
     return f"{number_text(count)} {'line' if count == 1 else 'lines'}"
 
 
+def items_text(count: int) -> str:
+    """Give a number of items: ``1 item``, ``1,000 items``."""
+    return "1 item" if count == 1 else f"{number_text(count)} items"
+
+
 def size_text(size: float) -> str:
     """Give a size of data in decimal bytes, three significant figures at most: ``14.6 MB``.
 

@@ -80,7 +80,15 @@ def test_an_empty_list_of_names_is_not_the_same_as_none():
         ("--fetch 'out/*' '../*'", "'../*': expected a pattern of files in the workspace"),
         ("--fetch out/../../x", "in the workspace"),
         ("--fetch '~/x'", "in the workspace"),
-        ("--map xs", "--map is planned, and not there yet"),
+        ("--map xs", "expected NAME=EXPR, such as --map store=stores"),
+        ("--map x==y", "expected NAME=EXPR"),
+        ("--map 2x=xs", "'2x' is not a name"),
+        ("--map class=xs", "'class' is not a name"),
+        ("--map", "--map: expected one argument"),
+        ("--map x=f('a", "quotation"),
+        ("--max-parallel 4", "--max-parallel is for batches. Add --map NAME=EXPR"),
+        ("--map x=xs --max-parallel 0", "expected a whole number, one or more"),
+        ("--standby 2", "--standby is planned, and not there yet"),
         ("--pip", "expected at least one argument"),
         ("--pip numpy 'not a req!!'", "'not a req!!': expected a requirement such as 'polars>=1'"),
         ("--pip 'numpy pandas'", "expected a requirement"),
@@ -206,3 +214,32 @@ def test_the_help_names_every_option():
 def test_an_unknown_option_is_named_and_not_its_value():
     with pytest.raises(UsageError, match=r"unrecognized arguments: --gpu\. Did you mean --gpus\?"):
         parse_line("--gpu 1")
+
+
+@pytest.mark.parametrize(
+    ("line", "expression"),
+    [
+        ("--map x=xs", "x=xs"),
+        ("--map=x=xs --wait", "x=xs"),
+        ("score --map x=[1, 2, (3, 'a b')] --cpus 2", "x=[1, 2, (3, 'a b')]"),
+        ("--map path=glob.glob('data/*.csv') --quiet", "path=glob.glob('data/*.csv')"),
+        ('--map "x=a if b else c" --quiet', "x=a if b else c"),
+        ("--map 'x = xs'", "x=xs"),
+        (r"--map x=f('it\'s ]') --quiet", r"x=f('it\'s ]')"),
+        ("--map d={'k': [1]} -o y", "d={'k': [1]}"),
+        ("--map x=xs[1:] --map y=ys", "y=ys"),
+    ],
+)
+def test_the_expression_of_a_batch_is_python_as_it_stands(line, expression):
+    assert parse_line(line).options.map == expression
+
+
+@given(st.text("ab1 ()[]{}'\"\\,=*-", max_size=30))
+def test_no_expression_breaks_the_line(text):
+    try:
+        options = parse_line(f"score --map x={text} --cpus 3").options
+    except UsageError:
+        return
+    assert options.map.startswith("x=")
+    if options.map == f"x={text}":
+        assert options.resources.cpus == 3

@@ -199,6 +199,8 @@ class Batch(Model):
         Its bytes.
     first_slot : int
         Number of the first payload that this job may write: those before it are the earlier job's.
+    copies : bool
+        Whether the cell's own statements change inputs in place: each item gets arrays that it may write to.
     """
 
     name: str = ""
@@ -208,6 +210,7 @@ class Batch(Model):
     kept: str = ""
     kept_size: int = 0
     first_slot: int = 0
+    copies: bool = False
 
 
 #: So many failed items stand in a record: it must stay small, and the handle has all of them.

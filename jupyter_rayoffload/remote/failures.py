@@ -20,6 +20,7 @@ __all__ = [
     "failure_of",
     "import_hint",
     "missing_library",
+    "worker_died",
 ]
 
 #: Exit codes of the runner.
@@ -183,6 +184,36 @@ def crash(status: int, out_of_memory: bool) -> tuple[dict[str, Any], int]:
             "hint": "Something in the cell calls os._exit; what was printed until then is in the log",
         }
     return failure, 128 + number if number else (status >> 8 or NOT_THE_CELL)
+
+
+def worker_died(error: BaseException) -> tuple[dict[str, Any], bool]:
+    """Give the failure of an item whose Ray task never came back, and whether to run it again.
+
+    Parameters
+    ----------
+    error : Exception
+        What Ray raised; known by its name, so that Ray is not imported here.
+    """
+    name = type(error).__name__
+    if name == "OutOfMemoryError":
+        return {
+            "reason": "OutOfMemory",
+            "message": "The worker of the item was killed: its node has no more memory",
+            "hint": "Ask for more with --memory, run fewer at once with --max-parallel, or use less",
+        }, True
+    if name in ("WorkerCrashedError", "NodeDiedError", "ObjectLostError", "OwnerDiedError"):
+        return {
+            "reason": "JobCrashed",
+            "message": "The worker of the item died (SIGKILL, a crash in C code, os._exit), each time",
+            "hint": "Most often the node ran out of memory: ask for more with --memory, or use less",
+        }, True
+    if name == "TaskUnschedulableError":
+        return {
+            "reason": "NotEnoughResources",
+            "message": f"Ray has no place for the item: {error}",
+            "hint": "Ask for less, or make the cluster larger",
+        }, False
+    return failure_of(getattr(error, "cause", None) or error, "running the item"), False
 
 
 def _signal_name(number: int) -> str:

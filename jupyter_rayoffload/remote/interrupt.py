@@ -112,6 +112,13 @@ class Interrupt:
             self._task = None
             _end_leftovers(loop)
 
+    def close(self) -> None:
+        """Close the loop of the last :meth:`run`: ten thousand of them would use up the process's files."""
+        if self._loop is not None and not self._loop.is_running():
+            asyncio.set_event_loop(None)
+            self._loop.close()
+            self._loop = None
+
     def _in_forked_child(self) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

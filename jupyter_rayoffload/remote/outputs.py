@@ -15,14 +15,15 @@ from .codec import fingerprint
 from .memory import sharing
 from .parts import has_identity, shared
 
-__all__ = ["Before", "imports_of"]
+__all__ = ["OWN_NAMES", "Before", "bound_by_definition", "imports_of"]
 
 #: IPython's own names (prompts and their caches), and Python's own.
-_OWN = re.compile(
+OWN_NAMES = (
     r"_+|_i+|_i?\d+|In|Out|_oh|_dh|_ih|_exit_code|exit|quit|get_ipython|"
     r"__(name|doc|file|package|loader|spec|path|cached|builtins?|annotations|conditional_annotations|"
     r"warningregistry|session)__"
 )
+_OWN = re.compile(OWN_NAMES)
 #: Results of earlier cells: values like others, but names that IPython alone binds.
 _RESULT = re.compile(r"_{1,3}|_\d+")
 
@@ -313,3 +314,18 @@ class _Absent:
 
 
 _ABSENT = _Absent()
+
+
+def bound_by_definition(tree: ast.Module | None) -> frozenset[str]:
+    """Give the names that a cell's imports and definitions bind: every item would bring the same."""
+    names: set[str] = set()
+    todo: list[ast.AST] = [tree] if tree else []
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {a.asname or a.name.partition(".")[0] for a in node.names}
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif not isinstance(node, ast.expr):  # other statements may hold some, in their blocks
+            todo += ast.iter_child_nodes(node)
+    return frozenset(names)

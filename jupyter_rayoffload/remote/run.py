@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import failures, on_ray
+from .batch import Batch
 from .channel import Channel
+from .chunks import ITEMS
 from .codec import Frozen, freeze, thaw
 from .command import run_command
 from .connection import Connection
@@ -25,6 +27,7 @@ from .describe import describe
 from .failures import Unready, failure_of
 from .files import Folder, limits, ray_package
 from .interrupt import Interrupt
+from .items import CALL
 from .on_import import prepare_libraries
 from .outputs import Before, imports_of
 from .parts import Part
@@ -38,8 +41,6 @@ __all__ = ["STORE_PATIENCE", "CellProcess"]
 
 #: How long a call of the runner bears a store that does not answer, seconds: it has nobody else to go to.
 STORE_PATIENCE = 600.0
-#: The names of a call's own parts among its inputs.
-CALL = ("function", "args", "kwargs")
 #: After the name of an input, where its value comes back although the name is bound to another one now.
 REPLACED = "="
 #: How far a chain of unchanged inputs is followed from job to job.
@@ -131,6 +132,7 @@ class CellProcess:
             inputs = self._load_inputs()
             doing.append("running the cell")
             run = self._run_call if kind == "callable" else self._run_cell
+            run = self._run_batch if self._spec.get("batch") else run
             end = run(inputs)
             on_ray.await_workers()
             doing.append("storing the files")
@@ -170,7 +172,11 @@ class CellProcess:
         if any(v["name"] not in after for v in self._spec.get("inputs") or ()):
             values.update(self._store.get_payload(job, "inputs", namespace))
         namespace.update(
-            {n: v for n, v in values.items() if self._spec.get("kind") != "callable" or n not in CALL}
+            {
+                n: v
+                for n, v in values.items()
+                if n != ITEMS and (self._spec.get("kind") != "callable" or n not in CALL)
+            }
         )
         # `Out[7]` is what `_7` is.
         namespace["Out"].update({int(n[1:]): v for n, v in values.items() if re.fullmatch(r"_\d+", n)})
@@ -250,6 +256,10 @@ class CellProcess:
         if outcome.error is None:
             end["result"] = self._result(outcome.value)
         return end
+
+    def _run_batch(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        batch = Batch(self._spec, self._shell, self._store, self._signer, self._channel.tell, self._home)
+        return batch.run(inputs)
 
     def _run_program(self, folder: Folder) -> dict[str, Any]:
         job = self._spec["id"]

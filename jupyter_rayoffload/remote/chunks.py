@@ -1,0 +1,129 @@
+"""The items of a batch in the store: their values in few payloads, and the list that says which is where.
+
+Items are run, and come back, in chunks. The values of a chunk are one payload, ``items-N``; of item 7 it has
+``7.y`` for each output `y`, ``7=`` for the value of the last expression, ``7!`` for its exception and ``7:``
+for what it displayed and how its traceback reads. At the end a list of all items, a blob, is their manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .codec import Buffer, Frozen
+
+__all__ = [
+    "ABOUT",
+    "ERROR",
+    "ITEMS",
+    "RESULT",
+    "Done",
+    "Parcel",
+    "dump",
+    "key_of",
+    "lists_of",
+    "load",
+    "slot_of",
+]
+
+#: The name of the items among a job's inputs: no name of Python's.
+ITEMS = "--map"
+#: What follows the number of an item, where it is no output's name behind a dot.
+RESULT, ERROR, ABOUT = "=", "!", ":"
+
+
+class Done(NamedTuple):
+    """One item that has ended: its number, whether well, its seconds, and the number of its payload."""
+
+    item: int
+    ok: bool
+    seconds: float
+    slot: int
+
+
+def slot_of(number: int) -> str:
+    """Give the slot of a payload by its number."""
+    return f"items-{number}"
+
+
+def key_of(index: int, name: str) -> str:
+    """Give the key of an output, or of :data:`RESULT`, :data:`ERROR` or :data:`ABOUT`, in its payload."""
+    return f"{index}{name}" if name in (RESULT, ERROR, ABOUT) else f"{index}.{name}"
+
+
+def dump(done: Iterable[Done]) -> bytes:
+    """Write a manifest."""
+    return json.dumps([[d.item, int(d.ok), d.seconds, d.slot] for d in done]).encode()
+
+
+def load(data: bytes | memoryview) -> list[Done]:
+    """Read a manifest."""
+    return [Done(item, bool(ok), seconds, slot) for item, ok, seconds, slot in json.loads(bytes(data))]
+
+
+def lists_of(
+    done: Iterable[Done],
+    total: int,
+    names: Sequence[str],
+    read: Callable[[str, set[str]], Mapping[str, Any]],
+) -> dict[str, list[Any]]:
+    """Put the values of the items into lists, in the order of the items.
+
+    Parameters
+    ----------
+    done : iterable of Done
+    total : int
+        Number of items.
+    names : sequence of str
+        Names of outputs; :data:`RESULT` for the values of the last expression.
+    read : callable
+        ``read(slot, keys)`` gives those of `keys` that the payload has.
+
+    Returns
+    -------
+    dict of str to list
+        None stands for an item that failed, or that has no such value.
+    """
+    lists: dict[str, list[Any]] = {name: [None] * total for name in names}
+    by_slot: dict[int, list[int]] = {}
+    for one in done:
+        if one.ok:
+            by_slot.setdefault(one.slot, []).append(one.item)
+    for slot, indices in by_slot.items():
+        found = read(slot_of(slot), {key_of(i, name) for i in indices for name in names})
+        for i in indices:
+            for name in names:
+                lists[name][i] = found.get(key_of(i, name))
+    return lists
+
+
+class Parcel(NamedTuple):
+    """Frozen values on their way through Ray, which keeps large buffers apart and shares them on a node."""
+
+    graph: bytes
+    buffers: list[tuple[str, int, Any]]
+    values: list[dict[str, Any]]
+    refused: dict[str, str]
+    libraries: dict[str, str]
+
+    @classmethod
+    def of(cls, frozen: Frozen) -> Parcel:
+        """Wrap what :func:`.codec.freeze` gave."""
+        buffers = [(b.digest, b.size, pickle.PickleBuffer(b.data)) for b in frozen.buffers]
+        return cls(frozen.graph, buffers, frozen.values, frozen.refused, frozen.libraries)
+
+    def views(self, copy: bool = False) -> list[memoryview]:
+        """Give the buffers: those of Ray, which nobody can write to, or copies."""
+        return [
+            memoryview(bytearray(data)) if copy else memoryview(data).cast("B") for _, _, data in self.buffers
+        ]
+
+    def frozen(self) -> Frozen:
+        """Give what :meth:`of` was given."""
+        buffers = [
+            Buffer(digest, size, view)
+            for (digest, size, _), view in zip(self.buffers, self.views(), strict=True)
+        ]
+        return Frozen(self.graph, buffers, self.values, self.refused, self.libraries)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, overload
 from .errors import CellError, OutputUnavailable, StillRunning, by_name
 from .models import ItemCounts, JobRecord
 from .outputs import Outputs
-from .remote.chunks import ABOUT, ERROR, RESULT, Done, key_of, lists_of, slot_of
+from .remote.chunks import ABOUT, ERROR, RESULT, Done, ended_of, key_of, lists_of, slot_of
 from .tracebacks import remember
 from .words import items_text, number_text
 
@@ -64,11 +64,9 @@ class Items(Sequence["Item"]):
     def take(self, content: Mapping[str, Any]) -> None:
         """Take in an event of the batch; on the loop thread."""
         with self._changed:
-            for slot, ended in content.get("chunks", ()):
-                for index, ok, seconds in ended:
-                    if index not in self._ended:
-                        self._order.append(index)
-                    self._ended[index] = Done(index, bool(ok), seconds, slot)
+            fresh = ended_of([content])
+            self._order += [index for index in fresh if index not in self._ended]
+            self._ended.update(fresh)
             self._lost.update({index: failure for index, failure in content.get("lost", ())})
             self._running = frozenset(content.get("running", ())) - self._ended.keys()
             self._changed.notify_all()

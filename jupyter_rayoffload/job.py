@@ -445,11 +445,6 @@ class Job:
         changed = from_keywords(options, self.record.spec.options)
         return self._session.call(self._session.relaunch(self.record, changed, kept))
 
-    def retry_failed_soon(self, options: Mapping[str, Any]) -> None:
-        """Ask for a retry without waiting, from any thread; it is found under ``%ray jobs``."""
-        changed = from_keywords(options, self.record.spec.options)
-        self._session.start(self._session.relaunch(self.record, changed, self._to_keep()))
-
     def _to_keep(self) -> list[Done]:
         items = self.items
         if not self.done():
@@ -460,9 +455,14 @@ class Job:
         return kept
 
     def rerun_soon(self, options: Mapping[str, Any]) -> None:
-        """Ask for a rerun without waiting, from any thread; it is found under ``%ray jobs``."""
-        changed = from_keywords(options, self.record.spec.options)
-        self._session.start(self._session.relaunch(self.record, changed))
+        """Ask for a rerun without waiting, from any thread; it is found under ``%ray jobs``.
+
+        With ``failed`` among the options it is a retry of the items that have not succeeded.
+        """
+        given = dict(options)
+        kept = self._to_keep() if given.pop("failed", False) else None
+        changed = from_keywords(given, self.record.spec.options)
+        self._session.start(self._session.relaunch(self.record, changed, kept))
 
     def delete(self) -> None:
         """Forget the job: its record, log and values.

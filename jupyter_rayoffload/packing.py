@@ -16,7 +16,7 @@ from .local_modules import LocalModule, local_modules, pack_modules
 from .models import JobSpec
 from .remote.files import ray_package
 from .remote.libraries import requirements, roots
-from .words import number_text, size_text
+from .words import items_text, number_text, size_text
 
 if TYPE_CHECKING:
     from .clusters import Connection
@@ -145,6 +145,10 @@ def preflight(draft: Draft, config: RayOffload, signer: Signer) -> str:
     waits = [v for v in draft.spec.inputs if v.job]
     if waits:
         lines += ["", "From other jobs", *(f"  {v.name}  from {v.job}" for v in waits)]
+    if draft.spec.batch:
+        many = draft.spec.batch.parallel
+        at_once = f", {number_text(many)} at once at most" if many else ""
+        lines += ["", f"Runs once for each of {items_text(draft.spec.batch.total)}{at_once}"]
     lines += [
         "",
         f"Comes back: {', '.join(draft.spec.expected) or 'nothing that the text of the cell names'}",

@@ -57,6 +57,15 @@ def job_page(record: JobRecord, kept: float = 0.0) -> Json:
 def row_fact(record: JobRecord) -> str:
     """Give what stands behind a job's state in a list: what failed, what is waited for, or its notebook."""
     failed = words.failure_word(record.failure) if record.failure else ""
+    items = record.items
+    if items and record.phase.ended:
+        return (
+            f"{words.number_text(items.failed)} of {words.number_text(items.total)} failed"
+            if items.failed
+            else (words.items_text(items.total))
+        )
+    if items and not record.reason:
+        return f"{words.number_text(items.done)} of {words.number_text(items.total)}"
     if record.phase.ended:
         return failed or record.spec.notebook.rpartition("/")[2]
     return _lower(record.reason) or record.spec.notebook.rpartition("/")[2]
@@ -177,6 +186,8 @@ def _asked(options: JobOptions) -> Json:
         "--workdir": options.workdir,
         "--exclude": ", ".join(options.exclude),
         "--fetch": ", ".join(options.fetch),
+        "--map": options.map,
+        "--max-parallel": str(options.max_parallel or ""),
         "--timeout": words.duration_text(options.timeout) if options.timeout else "",
         "--retries": str(options.retries or ""),
         "--lazy": "yes" if options.lazy else "",

@@ -164,6 +164,9 @@ def _status(record: JobRecord) -> tuple[str, str]:
         facts.append(words.span_text(record.started, record.ended))
     elif record.started:
         facts.append(f"since {words.clock_text(record.started)} UTC")
+    if record.items:
+        facts.append(words.items_text(record.items.total))
+        facts += [text for _, text in words.batch_counts(record.items)]
     if record.cluster:
         asked = record.spec.options.resources.words()
         facts.append(f"cluster {record.cluster}" + (f" ({asked})" if asked else ""))

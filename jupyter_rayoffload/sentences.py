@@ -57,12 +57,17 @@ def sentence(record: JobRecord) -> str:
         return _cancelled(record)
     if record.failure is not None and record.phase.ended:
         failure = record.failure
-        if failure.ename:
+        if failure.ename and not _of_an_item(record):
             return f"{failure.ename}: {failure.evalue}" if failure.evalue else failure.ename
         return capital(failure.message)
     if record.phase.ended:
         return capital(record.reason) or "Nothing says why"
     return capital(record.reason) or _DOING.get(record.phase, "")
+
+
+def _of_an_item(record: JobRecord) -> bool:
+    """Whether the failure is that of one item among others: how many failed is said, too."""
+    return record.items is not None and bool(record.failure and record.failure.message)
 
 
 _DOING = {
@@ -107,7 +112,7 @@ def voices(record: JobRecord) -> tuple[str, str]:
     """
     main, second = sentence(record), meaning(record)
     failure = record.failure
-    said = failure is not None and bool(failure.ename and failure.traceback)
+    said = failure is not None and bool(failure.ename and failure.traceback) and not _of_an_item(record)
     if said or (record.phase is Phase.SUCCEEDED and not troubled(record)):
         main = ""
     return (stop(main) if record.phase.ended and second else main), second

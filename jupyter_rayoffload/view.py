@@ -54,6 +54,8 @@ def job_view(record: JobRecord) -> Json:
         "meta": [fact for fact in _meta(record, quiet_line) if fact],
         "actions": _actions(record, quiet_line),
         "strip": _strip(record),
+        "batch": _batch(record),
+        "failed": _failed_items(record),
         "reason": None if quiet_line else _reason(record),
         "values": _values(record),
         "footer": _footer(record) if quiet_line else "",
@@ -83,12 +85,17 @@ def _meta(record: JobRecord, quiet_line: bool) -> list[str]:
     if record.phase is Phase.RUNNING:
         asked = record.spec.options.resources.words()
         where = f"on {record.cluster}" if record.cluster else ""
+        if record.items:
+            return [words.batch_text(record.items), _left(record)]
         return [" ".join(filter(None, (asked, where)))]
     if quiet_line:
-        return [sentences.sentence(record), lines]
+        count = words.items_text(record.items.total) if record.items else ""
+        return [count, sentences.sentence(record), lines]
     if record.phase is Phase.LOST and record.last_seen:
         return [f"last sign of life {{at:{record.last_seen:.0f}}}"]
     if record.phase is Phase.FAILED and record.failure is not None:
+        if record.items and record.items.failed:
+            return [words.failed_items(record.items.failed), lines]
         if record.failure.line is not None and record.failure.ename:
             return [f"line {record.failure.line} of the cell"]
         return [words.failure_word(record.failure)]
@@ -169,6 +176,56 @@ def _broken_step(record: JobRecord) -> str:
     return max(begun, key=lambda name: begun[name].end or 0, default="")
 
 
+def _left(record: JobRecord) -> str:
+    """Say about how long a batch still takes."""
+    begin = record.steps.get("running", Step()).begin
+    if record.items is None or begin is None or record.last_seen is None:
+        return ""
+    return words.batch_left(record.items, max(0.0, record.last_seen - begin))
+
+
+def _batch(record: JobRecord) -> Json | None:
+    """Give the bar of a batch, its parts as shares of a hundred, and the same in words."""
+    items = record.items
+    if items is None or not items.total:
+        return None
+    parts = {"ok": items.succeeded, "failed": items.failed, "running": items.running}
+    failed = f", {words.number_text(items.failed)} failed" if items.failed else ""
+    return {
+        "label": f"Items of job {sentences.job_name(record)}",
+        "total": items.total,
+        "done": items.done,
+        "text": f"{words.number_text(items.done)} of {words.number_text(items.total)} done{failed}",
+        "parts": [[name, round(100 * count / items.total, 2)] for name, count in parts.items() if count],
+        "counts": [{"state": state, "text": text} for state, text in words.batch_counts(items)],
+    }
+
+
+def _failed_items(record: JobRecord) -> Json | None:
+    """Give the first failed items, and the one action for all of them; a batch that runs has none yet."""
+    items = record.items
+    if items is None or not items.failed:
+        return None
+    action = _action("rerun", "Retry failed", text=True, options={"failed": True})
+    more = items.failed - len(items.first)
+    place = f"`{sentences.expression(record)}.items.failed`"
+    return {
+        "title": words.failed_items(items.failed),
+        "columns": ["Item", "Value", "Error", "Took"],
+        "rows": [
+            [
+                words.number_text(item.index),
+                item.value,
+                item.error,
+                "" if item.seconds is None else words.duration_text(item.seconds),
+            ]
+            for item in items.first
+        ],
+        "more": f"{words.number_text(more)} more: {place}" if more > 0 else "",
+        "action": action if record.phase.ended else None,
+    }
+
+
 def _reason(record: JobRecord) -> Json | None:
     """Give main voice, second voice, the raw event, and one action."""
     main, second = sentences.voices(record)
@@ -194,7 +251,12 @@ def _values(record: JobRecord) -> list[Json]:
         note = (
             "lands when the job succeeds" if len(record.spec.expected) == 1 else "land when the job succeeds"
         )
-        rows.append({"title": "Outputs", "items": [{"name": n} for n in record.spec.expected], "note": note})
+        ready: Json = {}
+        if record.spec.batch:
+            count = words.number_text(record.items.succeeded if record.items else 0)
+            ready = {"facts": [f"list of {words.number_text(record.spec.batch.total)}", f"{count} ready"]}
+        chips = [{"name": n, **ready} for n in record.spec.expected]
+        rows.append({"title": "Outputs", "items": chips, "note": note})
     if record.files:
         rows.append({"title": "Files", "items": [_file_chip(f) for f in record.files]})
     return rows

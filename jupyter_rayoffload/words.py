@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 
-from .models import ClusterInfo, ClusterPhase, Failure, FileInfo, Phase, Value, ValueState
+from .models import ClusterInfo, ClusterPhase, Failure, FileInfo, ItemCounts, Phase, Value, ValueState
 from .models.job import memory_words
 
 __all__ = [
@@ -240,6 +240,9 @@ LOG_WORDS = {
     "lost": "lost",
 }
 
+#: Of a batch so much must be done before its remaining time is told.
+BATCH_SURE = 0.05
+
 #: Jobs that are named before they are lost; of more, only the number.
 MOST_NAMED = 5
 
@@ -308,6 +311,36 @@ def file_state(file: FileInfo) -> str:
         return "not overwritten: " + (file.reason or "changed here meanwhile")
     word = "not fetched" if file.state == "there" else file.state
     return f"{word}: {file.reason}" if file.reason else word
+
+
+def batch_text(items: ItemCounts) -> str:
+    """Say how far a batch is: ``620 of 1,000 items``."""
+    return f"{number_text(items.done)} of {items_text(items.total)}"
+
+
+def batch_left(items: ItemCounts, seconds: float) -> str:
+    """Say about how long a batch still takes that has come so far in `seconds`; nothing for its first 5 %."""
+    done = items.done - items.kept
+    todo = items.total - items.kept
+    if done < max(1, BATCH_SURE * todo) or items.done >= items.total:
+        return ""
+    return f"about {duration_text(max(1.0, round(seconds / done * (todo - done))))} left"
+
+
+def batch_counts(items: ItemCounts) -> list[tuple[str, str]]:
+    """Give the counts of a batch with their states, as all surfaces show them; what there is none of, not."""
+    counts = [
+        ("succeeded", items.succeeded, "ok"),
+        ("failed", items.failed, "failed"),
+        ("running", items.running, "running"),
+        ("pending", items.waiting, "waiting"),
+    ]
+    return [(state, f"{number_text(count)} {word}") for state, count, word in counts if count]
+
+
+def failed_items(count: int) -> str:
+    """Give a number of failed items: ``1 failed item``, ``8 failed items``."""
+    return "1 failed item" if count == 1 else f"{number_text(count)} failed items"
 
 
 def log_title(total: int, shown: int) -> str:

@@ -396,7 +396,6 @@ def test_public_names_are_in_the_guide() -> None:
             "cancel_soon",
             "let_go",
             "rerun_soon",
-            "retry_failed_soon",
             "fetch",
             "thaw",
             "given",

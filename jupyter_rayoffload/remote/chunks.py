@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .codec import Buffer, Frozen
+
+if TYPE_CHECKING:
+    from .store import Store
 
 __all__ = [
     "ABOUT",
@@ -22,10 +25,12 @@ __all__ = [
     "Done",
     "Parcel",
     "dump",
+    "ended_of",
     "key_of",
     "lists_of",
     "load",
     "slot_of",
+    "stored_lists",
 ]
 
 #: The name of the items among a job's inputs: no name of Python's.
@@ -63,6 +68,21 @@ def load(data: bytes | memoryview) -> list[Done]:
     return [Done(item, bool(ok), seconds, slot) for item, ok, seconds, slot in json.loads(bytes(data))]
 
 
+def ended_of(events: Iterable[Mapping[str, Any]]) -> dict[int, Done]:
+    """Give what the ``item`` events of a batch tell of the items that have ended, in the order of that.
+
+    Parameters
+    ----------
+    events : iterable of Mapping
+        Contents of the events, oldest first.
+    """
+    ended: dict[int, Done] = {}
+    for content in events:
+        for slot, items in content.get("chunks", ()):
+            ended.update({i: Done(i, bool(ok), seconds, slot) for i, ok, seconds in items})
+    return ended
+
+
 def lists_of(
     done: Iterable[Done],
     total: int,
@@ -97,6 +117,32 @@ def lists_of(
             for name in names:
                 lists[name][i] = found.get(key_of(i, name))
     return lists
+
+
+def stored_lists(
+    store: Store, job: str, end: Mapping[str, Any], names: Sequence[str], namespace: dict[str, Any]
+) -> dict[str, list[Any]]:
+    """Read lists of a batch that has ended.
+
+    Parameters
+    ----------
+    store : Store
+    job : str
+    end : Mapping
+        The runner's last word; its ``manifest`` says where all items are.
+    names : sequence of str
+        As for :func:`lists_of`.
+    namespace : dict
+        The reader's own.
+    """
+    manifest = end["manifest"]
+
+    def read(slot: str, keys: set[str]) -> dict[str, Any]:
+        there = [v["name"] for v in store.peek_payload(job, slot)["values"] if v["name"] in keys]
+        return store.get_payload(job, slot, namespace, there) if there else {}
+
+    done = load(store.get_blob(manifest["digest"], manifest["size"]))
+    return lists_of(done, manifest["total"], names, read)
 
 
 class Parcel(NamedTuple):

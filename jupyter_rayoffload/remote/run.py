@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from . import failures, on_ray
 from .batch import Batch
 from .channel import Channel
-from .chunks import ITEMS
+from .chunks import ITEMS, stored_lists
 from .codec import Frozen, freeze, thaw
 from .command import run_command
 from .connection import Connection
@@ -189,6 +189,11 @@ class CellProcess:
         namespace, same = self._shell.user_ns, end.get("same") or {}
         wanted = {n: same.get(there, there) for n, there in names.items()}
         found: dict[str, Any] = {}
+        if "manifest" in end:  # a batch
+            came = {v["name"] for v in end["outputs"] if not v.get("reason")} & set(wanted.values())
+            lists = stored_lists(self._store, job, end, sorted(came), namespace)
+            found = {n: lists[t] for n, t in wanted.items() if t in lists}
+            wanted = {n: t for n, t in wanted.items() if n not in found}
         for slot in ("outputs", "inputs"):
             with contextlib.suppress(Missing):
                 stored = {v["name"] for v in self._store.peek_payload(job, slot)["values"]}

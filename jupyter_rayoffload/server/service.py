@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from jupyter_core.paths import jupyter_runtime_dir
 
 from ..course import Course
-from ..errors import ClusterNotRunning, JobNotFound, OffloadError, StillRunning
+from ..errors import ClusterNotRunning, JobNotFound, OffloadError, StillRunning, UsageError
 from ..ledger import find, newest, read_fields, read_record, recent, request_stop
 from ..link import Link, blocking
 from ..models import ClusterInfo, ClusterPhase, ClusterSpec, JobRecord, Phase
 from ..options import from_keywords
 from ..outputs import Outputs
 from ..record import TAIL_LINES
+from ..remote.chunks import Done, ended_of
 from ..remote.events import Entry, Numbers
 from ..transport import Direct
 from . import bodies
@@ -293,21 +294,39 @@ class Service:
         ----------
         job_id : str
         changes : Mapping
-            Options that differ: ``{"memory": bytes}``.
+            Options that differ: ``{"memory": bytes}``; with ``failed`` only the items of a batch are run that
+            have not succeeded.
 
         Raises
         ------
         JobNotFound, Expired, UsageError
         """
         record = await self.job(job_id)
-        options = from_keywords(changes, record.spec.options)
-        draft = await self.offloader.rerun_draft(record, options)
+        given = dict(changes)
+        kept = await self._good_items(record) if given.pop("failed", False) else None
+        options = from_keywords(given, record.spec.options)
+        draft = await self.offloader.rerun_draft(record, options, kept)
         course = Course(JobRecord(draft.spec, inputs=draft.spec.inputs, started=time.time()))
         task = asyncio.ensure_future(self.offloader.run(draft, course))
         self._runs.add(task)
         task.add_done_callback(self._runs.discard)
         task.add_done_callback(_looked_at)
         return course.record
+
+    async def _good_items(self, record: JobRecord) -> list[Done]:
+        """Give the items of a batch that has ended which a retry takes over."""
+        if record.spec.batch is None or not record.phase.ended:
+            what = "is no batch" if record.spec.batch is None else "still runs"
+            raise UsageError(f"job {record.id} {what}", "Items are run again of a batch that has ended")
+        contents, after, more = list[Mapping[str, Any]](), "0", True
+        while more:
+            entries, more = await self.entries(record.id, after)
+            contents += [m["content"] for entry in entries for m in entry.messages if m["type"] == "item"]
+            after = entries[-1].id if entries else after
+        kept = [done for _, done in sorted(ended_of(contents).items()) if done.ok]
+        if len(kept) == record.spec.batch.total:
+            raise UsageError(f"no item of job {record.id} has failed", "Rerun it to run all of them again")
+        return kept
 
     # ------------------------------------------------------------------ what a job has shown
 

@@ -51,7 +51,9 @@ export class Panel {
     this.slot('head', [view.state, view.word, view.name, view.time, view.meta, view.actions], () => this.head(view));
     this.slot('strip', view.strip, () => this.strip(view));
     this.slot('reason', view.reason, () => this.reason(view));
+    this.slot('batch', view.batch, () => this.batch(view));
     this.slot('values', view.values, () => this.values(view));
+    this.slot('failed', view.failed, () => this.failed(view));
     this.slot('foot', [view.footer, view.actions], () => this.foot(view));
     this.slot('traceback', view.traceback, () => this.traceback(view));
     this.restoreFocus(focused);
@@ -84,17 +86,18 @@ export class Panel {
     const actions = view.actions.filter(live);
     if (view.ended) {
       const reason = view.reason && { ...view.reason, action: null };
-      return { ...view, actions, reason };
+      const failed = view.failed && { ...view.failed, action: null };
+      return { ...view, actions, reason, failed };
     }
     const meta = view.gone.meta.map((fact) => fact.replace('{now}', clock(this.heard.at)));
-    return { ...view, ...view.gone, meta, actions: [], time: null, strip: [], values: [] };
+    return { ...view, ...view.gone, meta, actions: [], time: null, strip: [], values: [], batch: null, failed: null };
   }
 
   // -------------------------------------------------------------------- the two shapes
 
   /** A job that ended well: one line, which opens without a kernel. */
   lineRoot() {
-    const parts = ['strip', 'values', 'foot'].map((name) => this.place(name));
+    const parts = ['strip', 'batch', 'values', 'foot'].map((name) => this.place(name));
     const root = el(
       'details',
       { class: 'jp-RayOffload jp-RayOffload-panel jp-mod-line' },
@@ -108,7 +111,7 @@ export class Panel {
   }
 
   boxRoot() {
-    const parts = ['head', 'strip', 'reason', 'values', 'traceback'].map((name) => this.place(name));
+    const parts = ['head', 'strip', 'reason', 'batch', 'values', 'failed', 'traceback'].map((name) => this.place(name));
     const attributes = { class: 'jp-RayOffload jp-RayOffload-panel', role: 'group', tabindex: '-1' };
     return el('section', attributes, this.said, ...parts, this.log.node);
   }
@@ -195,6 +198,50 @@ export class Panel {
       said.append(el('details', { class: 'jp-RayOffload-more' }, summary, el('code', {}, reason.event.text)));
     }
     return el('div', { class: 'jp-RayOffload-reason' }, said, reason.action ? this.action(reason.action) : null);
+  }
+
+  /** How far a batch is: one bar in parts, and the same in words below. */
+  batch({ batch }) {
+    if (!batch) return null;
+    const bar = {
+      class: 'jp-RayOffload-bar',
+      role: 'progressbar',
+      'aria-label': batch.label,
+      'aria-valuemin': 0,
+      'aria-valuemax': batch.total,
+      'aria-valuenow': batch.done,
+      'aria-valuetext': batch.text,
+    };
+    const parts = batch.parts.map(([name, share]) => el('i', { class: `jp-mod-${name}`, style: `width: ${share}%` }));
+    const counts = batch.counts.map(({ state, text }) => el('li', {}, stateMark(state, text)));
+    return el(
+      'div',
+      { class: 'jp-RayOffload-batch' },
+      el('div', bar, ...parts),
+      el('ul', { class: 'jp-RayOffload-counts' }, ...counts),
+    );
+  }
+
+  /** The first items that failed, and the retry of all of them. */
+  failed({ failed }) {
+    if (!failed) return null;
+    const look = ['jp-mod-number', null, 'jp-mod-fill', 'jp-mod-number'];
+    const heads = failed.columns.map((title, i) => el('th', { scope: 'col', class: look[i] }, title));
+    const cell = (text, i) => el('td', { class: look[i] }, i === 1 || i === 2 ? el('code', {}, text) : text);
+    const rows = failed.rows.map((row) => el('tr', {}, ...row.map(cell)));
+    const actions = failed.action && el('span', { class: 'jp-RayOffload-actions' }, this.action(failed.action));
+    return el(
+      'div',
+      { class: 'jp-RayOffload-failedList' },
+      el('header', {}, el('span', {}, failed.title), actions),
+      el(
+        'table',
+        { class: 'jp-RayOffload-table' },
+        el('thead', {}, el('tr', {}, ...heads)),
+        el('tbody', {}, ...rows),
+      ),
+      failed.more ? el('p', {}, this.sentence(failed.more)) : null,
+    );
   }
 
   values({ values }) {

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jupyter_rayoffload.models import (
+    Batch,
     ClusterInfo,
     ClusterPhase,
+    FailedItem,
     Failure,
     FileInfo,
+    ItemCounts,
     JobOptions,
     JobRecord,
     JobSpec,
@@ -268,6 +271,33 @@ def states(now: float = NOW) -> list[State]:
             Value("model", state=ValueState.WAITS, job="fit"),
         ),
     )
+    items = ItemCounts(1000, 612, 8, 4, first=tuple(_missing_sales(i) for i in (217, 305, 411, 508, 611)))
+    batch = JobRecord(
+        _spec("score", expected=("forecast",), batch=Batch("store", 1000)),
+        Phase.RUNNING,
+        cluster="default",
+        steps=_steps(0.1, "reused", 0.1, 1.1, 112, end=now, current=True),
+        started=now - 115,
+        last_seen=now,
+        inputs=(
+            Value("store", "list, 1,000 items", 8_000, ValueState.SENT),
+            Value("model", "Model", 41_000_000, ValueState.REUSED),
+        ),
+        attempt=1,
+        items=items,
+    )
+    ended_batch = batch.replace(
+        phase=Phase.FAILED,
+        ended=now,
+        steps=_steps(0.1, "reused", 0.1, 1.1, 112, end=now),
+        items=items.replace(succeeded=992, running=0),
+        failure=Failure(
+            message="8 of 1,000 items failed; the error is that of item 217: store=217",
+            ename="ValueError",
+            evalue="no sales before 2023-04-01",
+            traceback=(f"{RED}ValueError{OFF}: no sales before 2023-04-01",),
+        ),
+    )
     return [
         State("1 Packaging", packaging),
         State("2 Starting the cluster", starting),
@@ -282,7 +312,13 @@ def states(now: float = NOW) -> list[State]:
         State("12 Succeeded, but something did not land", missed, _epochs(0, 12)),
         State("13 Chained", chained),
         State("14 The kernel is gone, the job is not", running, LOG_RUNNING, gone=True),
+        State("5 Running batch", batch),
+        State("15 A batch of which some items failed", ended_batch),
     ]
+
+
+def _missing_sales(store: int) -> FailedItem:
+    return FailedItem(store, f"store={store}", "ValueError: no sales before 2023-04-01", 0.7)
 
 
 CLUSTER = ClusterInfo(

@@ -65,6 +65,16 @@ def test_every_state_says_what_it_is(seen):
             "%ray attach fit-3f9a1c",
             "Copy",
         ],
+        "5 ": [
+            "620 of 1,000 items",
+            "about 1 min",
+            "612 ok",
+            "8 failed",
+            "4 running",
+            "376 waiting",
+            "store=217",
+        ],
+        "15": ["8 of 1,000 items failed", "992 ok", "Retry failed", "3 more: score.items.failed", "0.7 s"],
         "Cl": ["Running", "8 of 8", "21 of 32 GiB", "Up for 1 h 12 min", "2 nodes"],
     }
     for start, expected in words.items():
@@ -81,7 +91,7 @@ def test_what_the_cell_displayed_cannot_run(seen):
 
 def test_every_control_and_panel_has_a_name(seen):
     assert seen["nameless"] == 0
-    assert set(seen["groups"]) == {"Job fit", "Job load", "Job evaluate", "Cluster default"}
+    assert set(seen["groups"]) == {"Job fit", "Job load", "Job evaluate", "Job score", "Cluster default"}
 
 
 def test_the_log_follows_until_the_reader_scrolls_up(seen):

@@ -134,6 +134,7 @@ def submit_program(
     entrypoint: str | Sequence[str],
     *,
     input: Any = None,
+    inputs: Any = None,
     working_dir: str = "",
     py_modules: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
@@ -152,6 +153,9 @@ def submit_program(
         The command: ``"python train.py"``.
     input : bytes or JSON-ready value, optional
         What ``read_input()`` returns there.
+    inputs : iterable of such, optional
+        Run the program once for each of them, as Ray tasks of one job; ``result()`` is the list of what they
+        wrote. The options count for each item then.
     working_dir : str, optional
         The folder that travels; the current one by default.
     py_modules : sequence of str
@@ -169,7 +173,11 @@ def submit_program(
     here = session()
     given = {"workdir": working_dir, "py_modules": py_modules, "env": {} if env is None else env}
     chosen = here.checked(from_keywords({**given, **options}, here.config.job_options()))
-    return here.launch(draft_program(here.origin(), _command(entrypoint), input, chosen, _label(label)))
+    if inputs is not None and input is not None:
+        raise UsageError("input and inputs: a program has one of them", "inputs=[...] runs it for each")
+    items = None if inputs is None else Mapped("", listed(inputs, "inputs"), chosen.max_parallel)
+    command = _command(entrypoint)
+    return here.launch(draft_program(here.origin(), command, input, chosen, _label(label), items))
 
 
 def _command(entrypoint: Any) -> str:

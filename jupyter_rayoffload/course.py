@@ -44,8 +44,8 @@ class Draft:
         First parts of the names of modules without which the job cannot begin.
     cwd : str
         The notebook's folder: the workspace, unless the options name another.
-    program_input : bytes or JSON-ready value
-        What ``read_input()`` returns in a program.
+    program_input : (str, bytes), or list of these
+        What ``read_input()`` returns in a program, ``json`` or ``bytes`` and the data; of a batch each one.
     held : bool
         Whether the inputs' buffers are copies; if not, they must be sent before the notebook goes on.
     copy_from : str

@@ -236,8 +236,17 @@ def draft_call(
     return _with_cells(draft)
 
 
-def draft_program(origin: Origin, command: str, data: Any, options: JobOptions, label: str) -> Draft:
+def draft_program(
+    origin: Origin,
+    command: str,
+    data: Any,
+    options: JobOptions,
+    label: str,
+    mapped: Mapped | None = None,
+) -> Draft:
     """Draft a program; its input is bytes or JSON, and never pickled.
+
+    With `mapped` it is run once for each of those inputs.
 
     Raises
     ------
@@ -245,11 +254,10 @@ def draft_program(origin: Origin, command: str, data: Any, options: JobOptions, 
     """
     if not command.strip():
         raise UsageError("the entrypoint is empty", "Give a command: submit_program('python train.py')")
-    if data is not None and not isinstance(data, bytes):
-        try:
-            json.dumps(data)
-        except (TypeError, ValueError) as problem:
-            raise UsageError(f"input: {problem}", "Give bytes, or what JSON can say") from None
+    if mapped:
+        data = [_program_input(item, f"inputs: item {i}") for i, item in enumerate(mapped.items)]
+    elif data is not None:
+        data = _program_input(data, "input")
     draft = _draft(
         origin,
         command,
@@ -261,7 +269,19 @@ def draft_program(origin: Origin, command: str, data: Any, options: JobOptions, 
         kind="program",
     )
     draft.program_input = data
+    if mapped:
+        draft.spec = draft.spec.replace(batch=mapped.batch)
     return draft
+
+
+def _program_input(value: Any, said: str) -> tuple[str, bytes]:
+    """Give an input as it travels: what it is, ``bytes`` or ``json``, and its bytes."""
+    if isinstance(value, bytes):
+        return "bytes", value
+    try:
+        return "json", json.dumps(value).encode()
+    except (TypeError, ValueError) as problem:
+        raise UsageError(f"{said}: {problem}", "Give bytes, or what JSON can say") from None
 
 
 def _draft(

@@ -361,6 +361,8 @@ class Item:
         if lost := self._items.lost(self.index):
             return by_name(lost.get("reason", ""), lost.get("message", ""), lost.get("hint", ""))
         failure = self._about().get("failure", {})
+        if failure.get("reason"):  # of a program
+            return by_name(failure["reason"], failure.get("message", ""), failure.get("hint", ""))
         error: BaseException | None = None
         try:
             error = self._items.value(self.index, ERROR)

@@ -6,7 +6,6 @@ Everything here is asynchronous and belongs to one loop; :mod:`.job` owns that l
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +35,7 @@ from .models import (
 )
 from .packing import Packed, pack, provide, runtime_env, send
 from .remote.chunks import Done, dump, slot_of
+from .remote.chunks import pack as pack_inputs
 from .remote.events import Numbers
 from .standbys import Standbys, entrypoint_resources, standing
 from .witness import Witness
@@ -471,6 +471,9 @@ class Offloader:
             spec = spec.replace(batch=await _batch_again(spec.batch, kept, link))
         await blocking(link.store.create, spec.id, {"spec": spec.to_json()}, spec.created)
         try:
+            given = (await read_fields(link, record.id)).get("input")
+            if given:  # of a program
+                await blocking(link.store.write, spec.id, "input", given)
             for slot in ("inputs", *{slot_of(done.slot): None for done in kept or ()}):
                 await blocking(link.store.copy_payload, record.id, spec.id, slot)
         except StoreError:  # nobody must find a job that can never run
@@ -500,11 +503,11 @@ def _give_up(course: Course, error: OffloadError) -> None:
 
 
 async def _put_input(value: Any, link: Link) -> dict[str, Any]:
-    """Put a program's input into the store, as bytes; it is read there without unpickling anything."""
-    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    """Put a program's input into the store as bytes, or those of a batch; they are never unpickled."""
+    kind, data = ("batch", pack_inputs(value)) if isinstance(value, list) else value
     digest = link.signer.digest(data)
     await blocking(link.store.put_blob, digest, memoryview(data))
-    return {"kind": "bytes" if isinstance(value, bytes) else "json", "digest": digest, "size": len(data)}
+    return {"kind": kind, "digest": digest, "size": len(data)}
 
 
 def _check_resources(asked: Resources, info: ClusterInfo) -> None:

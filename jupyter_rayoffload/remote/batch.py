@@ -230,6 +230,8 @@ class Batch:
     def _name_of(self, index: int) -> str:
         """Say what an item is: a number or a text itself, of others what they are."""
         item, name = self._items[index], self._batch.get("name")
+        if self._spec.get("kind") == "program":
+            item = item[1].decode() if item[0] == "json" else item[1]
         plain = isinstance(item, (int, float, str, bool, type(None)))
         text = repr(item) if plain else describe(item)
         text = text if len(text) <= 60 else f"{text[:59]}…"

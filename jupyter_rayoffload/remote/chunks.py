@@ -29,8 +29,10 @@ __all__ = [
     "key_of",
     "lists_of",
     "load",
+    "pack",
     "slot_of",
     "stored_lists",
+    "unpack",
 ]
 
 #: The name of the items among a job's inputs: no name of Python's.
@@ -143,6 +145,23 @@ def stored_lists(
 
     done = load(store.get_blob(manifest["digest"], manifest["size"]))
     return lists_of(done, manifest["total"], names, read)
+
+
+def pack(inputs: Iterable[tuple[str, bytes]]) -> bytes:
+    """Write the inputs of a program's batch, ``json`` or ``bytes`` and the data of each, as one blob."""
+    pairs = list(inputs)
+    head = json.dumps([[kind, len(data)] for kind, data in pairs]).encode()
+    return b"".join([head, b"\n", *(data for _, data in pairs)])
+
+
+def unpack(blob: bytes | memoryview) -> list[tuple[str, bytes]]:
+    """Read what :func:`pack` wrote."""
+    head, _, rest = bytes(blob).partition(b"\n")
+    found, place = [], 0
+    for kind, size in json.loads(head or b"[]"):
+        found.append((kind, rest[place : place + size]))
+        place += size
+    return found
 
 
 class Parcel(NamedTuple):

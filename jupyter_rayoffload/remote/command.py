@@ -14,9 +14,10 @@ from typing import Any
 
 from . import program
 from .failures import Unready
+from .processes import die_with_parent
 from .store import Store
 
-__all__ = ["run_command"]
+__all__ = ["exit_failure", "run_command", "run_program"]
 
 #: Between Ray's own SIGTERM, which reaches the program too, and ours: two would run its handler twice.
 GRACE_SECONDS = 0.3
@@ -51,19 +52,52 @@ def run_command(
     Unready
         There is no such command.
     """
+    data = (given["kind"], store.get_blob(given["digest"], given["size"])) if given else None
+    code, result = run_program(job_id, source, home, data)
+    if result is None:
+        return code, None
+    kind, came = result
+    digest = signer.digest(came)
+    store.put_blob(digest, memoryview(came))
+    return code, {"kind": kind, "digest": digest, "size": len(came)}
+
+
+def run_program(
+    job_id: str, source: str, home: Path, given: tuple[str, bytes | memoryview] | None, *, bound: bool = False
+) -> tuple[int, tuple[str, bytes] | None]:
+    """Run a program to its end, with its input at hand.
+
+    Parameters
+    ----------
+    job_id, source, home
+        As for :func:`run_command`.
+    given : (str, bytes), optional
+        Its input: ``json`` or ``bytes``, and the data.
+    bound : bool
+        Let it die with this process: nobody else would end it.
+
+    Returns
+    -------
+    int
+        Exit code; 128 + N for signal N.
+    (str, bytes) or None
+        The same for what the program gave to ``write_output``.
+
+    Raises
+    ------
+    Unready
+        There is no such command.
+    """
     environment = _environment(job_id, home)
     if given:
-        path = home / ("input.json" if given["kind"] == "json" else "input.bin")
-        path.write_bytes(store.get_blob(given["digest"], given["size"]))
+        path = home / ("input.json" if given[0] == "json" else "input.bin")
+        path.write_bytes(given[1])
         environment["RAYOFFLOAD_INPUT"] = str(path)
-    code = _run(source, environment)
+    code = _run(source, environment, bound)
     for kind, name in (("json", "output.json"), ("bytes", "output.bin")):
         path = home / "output" / name
         if path.exists():
-            data = path.read_bytes()
-            digest = signer.digest(data)
-            store.put_blob(digest, memoryview(data))
-            return code, {"kind": kind, "digest": digest, "size": len(data)}
+            return code, (kind, path.read_bytes())
     return code, None
 
 
@@ -80,10 +114,25 @@ def _environment(job_id: str, home: Path) -> dict[str, str]:
     }
 
 
-def _run(source: str, environment: dict[str, str]) -> int:
+def exit_failure(code: int) -> dict[str, Any]:
+    """Give the failure of a program that ended with a code other than zero."""
+    return {
+        "reason": "JobCrashed",
+        "message": f"The program ended with exit code {code}",
+        "hint": "The log has its last words",
+    }
+
+
+def _run(source: str, environment: dict[str, str], bound: bool) -> int:
     words = shlex.split(source)
+    parent = os.getpid()
     try:
-        process = subprocess.Popen(words, env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            words,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=(lambda: die_with_parent(parent)) if bound else None,
+        )
     except (OSError, ValueError, IndexError) as error:
         raise Unready(
             {

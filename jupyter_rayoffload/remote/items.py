@@ -7,8 +7,10 @@ laid out anew, and what it leaves behind is taken away.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -19,7 +21,9 @@ from typing import Any
 
 from .chunks import ABOUT, ERROR, ITEMS, RESULT, Parcel, key_of
 from .codec import freeze, thaw
+from .command import exit_failure, run_program
 from .connection import read_connection
+from .failures import Unready
 from .interrupt import Interrupt
 from .on_import import prepare_libraries
 from .outputs import OWN_NAMES, bound_by_definition
@@ -106,7 +110,10 @@ class ItemRunner:
             if number and time.monotonic() > end:
                 found["rest"] = [i for i, _ in pairs[number:]]
                 break
-            self._one(index, item, found, values)
+            if self._spec.get("kind") == "program":
+                self._program(index, item, found, values)
+            else:
+                self._one(index, item, found, values)
         frozen = freeze(values, self._shell.user_ns, self._signer, copy=False, skip=True)
         return {**found, "values": Parcel.of(frozen)}
 
@@ -138,6 +145,34 @@ class ItemRunner:
         namespace.clear()
         namespace.update(self._clean)
         self._forget()
+
+    def _program(
+        self, index: int, given: tuple[str, bytes], found: dict[str, Any], values: dict[str, Any]
+    ) -> None:
+        """Run the program of the job on one input."""
+        begin = time.perf_counter()
+        home = Path(tempfile.mkdtemp(dir=self._scratch))
+        failure: dict[str, Any] = {}
+        result: tuple[str, bytes] | None = None
+        with _named(self._streams, index):
+            for stream in self._streams:
+                stream.tell_name()  # what the program prints does not come by here
+            try:
+                code, result = run_program(
+                    self._spec["id"], self._spec["source"], home, (given[0], given[1]), bound=True
+                )
+                failure = exit_failure(code) if code else {}
+            except Unready as error:
+                failure = error.failure
+            finally:
+                shutil.rmtree(home, ignore_errors=True)
+        found["done"].append([index, not failure, round(time.perf_counter() - begin, 4)])
+        if failure:
+            found["failures"][index] = failure
+            values[key_of(index, ABOUT)] = {"failure": failure}
+        if result is not None:
+            kind, data = result
+            values[key_of(index, RESULT)] = json.loads(data) if kind == "json" else data
 
     def _limited(self, item: Any) -> Outcome:
         memory = int(((self._spec.get("options") or {}).get("resources") or {}).get("memory") or 0)
@@ -235,10 +270,16 @@ class _NamedStream:
     def __init__(self, stream: Any) -> None:
         self._stream, self.name_due, self._last = stream, "", "\n"
 
-    def write(self, text: str) -> int:
-        if text and self.name_due:
+    def tell_name(self) -> None:
+        """Say which item comes now."""
+        if self.name_due:
             self._stream.write(f"{_NAMED}{self.name_due}\n")
+            self._stream.flush()
             self.name_due = ""
+
+    def write(self, text: str) -> int:
+        if text:
+            self.tell_name()
         self._stream.write(text)  # whose answer is not that of a stream
         self._last = text[-1:] or self._last
         return len(text)

@@ -19,9 +19,9 @@ from typing import Any, NoReturn
 from . import failures, on_ray
 from .batch import Batch
 from .channel import Channel
-from .chunks import ITEMS, stored_lists
+from .chunks import ITEMS, stored_lists, unpack
 from .codec import Frozen, freeze, thaw
-from .command import run_command
+from .command import exit_failure, run_command
 from .connection import Connection
 from .describe import describe
 from .failures import Unready, failure_of
@@ -269,15 +269,16 @@ class CellProcess:
     def _run_program(self, folder: Folder) -> dict[str, Any]:
         job = self._spec["id"]
         given = (self._store.read(job) or {}).get("input")
+        if self._spec.get("batch"):
+            data = self._store.get_blob(given["digest"], given["size"]) if given else b""
+            end = self._run_batch({ITEMS: unpack(data)})
+            _await_workers()
+            return {**end, **self._files(folder)}
         home = made(self._home / "program")
         code, result = run_command(self._store, self._signer, job, self._spec["source"], home, given)
-        end: dict[str, Any] = {"phase": "failed" if code else "succeeded", "exit_code": code}
+        end = {"phase": "failed" if code else "succeeded", "exit_code": code}
         if code:
-            end["failure"] = {
-                "reason": "JobCrashed",
-                "message": f"The program ended with exit code {code}",
-                "hint": "The log has its last words",
-            }
+            end["failure"] = exit_failure(code)
         if result:
             end["result"] = result
         return {**end, **self._files(folder)}

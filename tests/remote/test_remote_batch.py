@@ -22,7 +22,9 @@ from jupyter_rayoffload.remote.chunks import (
     key_of,
     lists_of,
     load,
+    pack,
     slot_of,
+    unpack,
 )
 from jupyter_rayoffload.remote.codec import freeze, thaw
 from jupyter_rayoffload.remote.failures import worker_died
@@ -217,6 +219,12 @@ def test_a_parcel_survives_ray_s_pickles_with_its_buffers_apart():
     copies = thaw(again.graph, again.views(copy=True), {})
     copies["a"][0] = 7.0
     assert values["a"][0] == 0.0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["json", "bytes"]), st.binary(max_size=20))))
+def test_inputs_of_programs_are_read_as_they_were_written(inputs):
+    assert unpack(pack(inputs)) == inputs
+    assert unpack(b"") == []
 
 
 @pytest.mark.parametrize(

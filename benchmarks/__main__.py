@@ -13,7 +13,7 @@ import psutil
 
 from jupyter_rayoffload import __version__
 
-from . import blocked, cold, data, files, importing, lines, peers
+from . import batch, blocked, cold, data, files, importing, lines, peers
 from .common import Figure, opened, progress, table, version_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -59,7 +59,7 @@ def main() -> int:
     missing: list[str] = []
     progress("Starting a private cluster")
     with opened() as bench:
-        for script in (importing, files, data, peers, lines, blocked, cold):
+        for script in (importing, files, data, peers, lines, blocked, cold, batch):
             progress((script.__doc__ or "").partition(":")[0])
             try:
                 figures += script.measure(bench)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import sys
 from typing import Any
+
+import psutil
 
 from jupyter_rayoffload import submit
 
@@ -47,6 +50,35 @@ def _by_hand(count: int) -> float:
     return _running(job)
 
 
+def _peak(job: Any) -> float:
+    """Give the most memory that the process of a job's cell has held until its end, bytes."""
+    pids: list[int] = []
+    job.subscribe(lambda record, event: pids.append(event.content["pid"]) if "pid" in event.content else None)
+    peak = 0.0
+    while not job.wait(0.02):
+        for pid in pids[-1:]:
+            with contextlib.suppress(psutil.Error):
+                peak = max(peak, psutil.Process(pid).memory_info().rss)
+    return peak
+
+
+def _memory() -> str:
+    """Compare what the drivers hold when the items bring 1 MB each."""
+    item = "import numpy\ny = numpy.full(125_000, x, dtype=float)"
+    hand = (
+        "import numpy, ray\n@ray.remote\ndef make(x):\n    return numpy.full(125_000, x, dtype=float)\n"
+        "y = ray.get([make.remote(x) for x in range(50)])"
+    )
+    ours = _peak(submit(item, map={"x": range(50)}, lazy=True))
+    theirs = _peak(submit(hand, lazy=True))
+    least = _peak(submit("y = 1"))
+    mega = 1e6
+    return (
+        f"Most memory of the driver, 50 items of 1 MB: {ours / mega:.0f} MB, by hand {theirs / mega:.0f} MB, "
+        f"of a job with nothing to do {least / mega:.0f} MB"
+    )
+
+
 def _running(job: Any) -> float:
     """Give the seconds of the cell itself: what comes before is the same for every job."""
     step = job.record.steps["running"]
@@ -69,8 +101,9 @@ def measure(bench: Bench) -> list[Figure]:
     for size in SIZES:
         begun = timed(lambda: _batch(size), 1)[0]  # noqa: B023
         progress(f"A batch of {size:,} items: {begun:.2f} s")
-    alone_ = timed(lambda: submit("y = 2 * 2").wait(600), JOBS)
-    thousand = [1000 * statistics.mean(alone_)]
+    progress(_memory())
+    single = timed(lambda: submit("y = 2 * 2").wait(600), JOBS)
+    thousand = [1000 * statistics.mean(single)]
     batches, by_hand = ([pair[i] for pair in whole] for i in (0, 1))
     inside_ours, inside_theirs = ([pair[i] for pair in inner] for i in (0, 1))
     return [

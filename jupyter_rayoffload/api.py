@@ -98,14 +98,14 @@ def submit(
     return here.launch(draft)
 
 
-def _mapped(given: Any, parallel: int | None, named: bool) -> Mapped | None:
+def _mapped(given: Any, parallel: int | None, named: bool, said: str = "map") -> Mapped | None:
     """Read ``map=``; code needs a name for its items, a function takes them as its first argument."""
     if given is None:
         if parallel:
-            raise UsageError("max_parallel is for batches", "Add map=, or leave it out")
+            raise UsageError("max_parallel is for batches", f"Add {said}=, or leave it out")
         return None
     if not named:
-        return Mapped("", listed(given, "map"), parallel)
+        return Mapped("", listed(given, said), parallel)
     if not isinstance(given, Mapping) or len(given) != 1:
         raise UsageError("map: code needs one name for its items", "map={'store': stores}")
     ((name, items),) = given.items()
@@ -175,7 +175,7 @@ def submit_program(
     chosen = here.checked(from_keywords({**given, **options}, here.config.job_options()))
     if inputs is not None and input is not None:
         raise UsageError("input and inputs: a program has one of them", "inputs=[...] runs it for each")
-    items = None if inputs is None else Mapped("", listed(inputs, "inputs"), chosen.max_parallel)
+    items = _mapped(inputs, chosen.max_parallel, named=False, said="inputs")
     command = _command(entrypoint)
     return here.launch(draft_program(here.origin(), command, input, chosen, _label(label), items))
 

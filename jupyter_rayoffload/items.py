@@ -18,8 +18,8 @@ from .words import items_text, number_text
 
 __all__ = ["Item", "ItemStatus", "Items"]
 
-#: Payloads that are held as they came, so that neighbours are not fetched one by one.
-HELD = 8
+#: Bytes of payloads that are held as they came, so that neighbours are not fetched one by one.
+HELD_BYTES = 16 << 20
 
 
 class ItemStatus(str, enum.Enum):
@@ -274,10 +274,15 @@ class Items(Sequence["Item"]):
     def _payload(self, slot: str) -> Any:
         if slot not in self._payloads:
             self._payloads[slot] = self._job.fetch(slot)
-            while len(self._payloads) > HELD:
+            while len(self._payloads) > 1 and sum(map(_size, self._payloads.values())) > HELD_BYTES:
                 self._payloads.popitem(last=False)
         self._payloads.move_to_end(slot)
         return self._payloads[slot]
+
+
+def _size(payload: Any) -> int:
+    _, graph, buffers = payload
+    return len(graph) + sum(int(buffer.nbytes) for buffer in buffers)
 
 
 def _within(payload: Any, keys: set[str]) -> list[str]:

@@ -191,8 +191,8 @@ async def standing(info: ClusterInfo, link: Link | None) -> ClusterInfo:
 def entrypoint_resources(spec: JobSpec | None, link: Link) -> dict[str, float]:
     """Give what the process of a job, or of a standby, reserves.
 
-    Nothing unasked where its own Ray tasks need the CPUs. On Kubernetes something: it keeps the process off the
-    head, where an OOM kill would take every job along.
+    Nothing unasked where its own Ray tasks need the CPUs. On Kubernetes something: it keeps the process off
+    the head, where an OOM kill would take every job along.
     """
     least = {"CPU": 1.0} if link.info.kind == "kubernetes" else {}
     if spec is None:

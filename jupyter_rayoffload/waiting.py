@@ -14,7 +14,7 @@ from .errors import OutputUnavailable
 from .models import JobRecord, Phase
 from .phase import Event
 from .tracebacks import remember
-from .words import phase_word
+from .words import batch_counts, phase_word
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -121,8 +121,12 @@ class _Status:
         self._text = ""
 
     def update(self, record: JobRecord) -> None:
-        text = f"{phase_word(record.phase)}{': ' if record.reason else ''}{record.reason}"
-        if self._quiet or record.phase.ended or record.phase is Phase.RUNNING or text == self._text:
+        doing = record.reason
+        if record.phase is Phase.RUNNING:
+            doing = ", ".join(text for _, text in batch_counts(record.items)) if record.items else ""
+        text = f"{phase_word(record.phase)}{': ' if doing else ''}{doing}"
+        silent = record.phase is Phase.RUNNING and not record.items  # the cell's own outputs speak
+        if self._quiet or record.phase.ended or silent or text == self._text:
             return
         self._publish(text, record.id)
 

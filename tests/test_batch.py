@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
+from jupyter_rayoffload import api
 from jupyter_rayoffload.drafting import Origin, draft_call, draft_cell, draft_code
 from jupyter_rayoffload.errors import JobCrashed, NotPicklable, StillRunning, UsageError
 from jupyter_rayoffload.items import Items, ItemStatus
@@ -330,3 +331,42 @@ def test_a_batch_that_ended_well_is_a_line_with_its_count() -> None:
     assert view["failed"] is None
     assert row_fact(record) == "1,000 items"
     assert job_view(record_of(Phase.SUCCEEDED, ItemCounts(0), ended=200.0))["batch"] is None
+
+
+# ---------------------------------------------------------------------- calls that are refused
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: api.submit("y = x", map=[1, 2]), "map: code needs one name for its items"),
+        (lambda: api.submit("y = x", map={"x": [1], "z": [2]}), "map: code needs one name for its items"),
+        (lambda: api.submit("y = x", map={"1x": [1]}), "map: '1x' is not a name"),
+        (lambda: api.submit("y = x", map={"x": 5}), "map={'x': …}: an int has no items"),
+        (lambda: api.submit(str, map=5), "map: an int has no items"),
+        (lambda: api.submit(str, 5, max_parallel=2), "max_parallel is for batches. Add map="),
+        (
+            lambda: api.submit(str, map=[1], max_parallel=0),
+            "max_parallel=0: expected a whole number, one or more",
+        ),
+        (
+            lambda: api.submit_program("true", input=1, inputs=[1]),
+            "input and inputs: a program has one of them",
+        ),
+        (lambda: api.submit_program("true", inputs=[1, {2}]), "inputs: item 1: Object of type set"),
+        (lambda: api.submit_program("true", max_parallel=2), "max_parallel is for batches. Add inputs="),
+    ],
+)
+def test_a_bad_call_is_refused_before_anything_is_sent(
+    call: Any, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = SimpleNamespace(
+        origin=lambda: ORIGIN,
+        config=SimpleNamespace(job_options=JobOptions),
+        checked=lambda options: options,
+        launch=lambda draft: pytest.fail("it was sent"),
+    )
+    monkeypatch.setattr(api, "session", lambda: here)
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert str(caught.value).startswith(says)

@@ -7,6 +7,7 @@ laid out anew, and what it leaves behind is taken away.
 from __future__ import annotations
 
 import ast
+import atexit
 import json
 import os
 import re
@@ -37,6 +38,8 @@ __all__ = ["CALL", "ItemRunner"]
 CALL = ("function", "args", "kwargs")
 #: A chunk that takes longer than this gives back the items that it has not begun, seconds.
 CHUNK_SECONDS = 1.0
+#: How long a worker bears a store that does not answer, seconds.
+STORE_SECONDS = 60.0
 #: Of so many items the text of their results is kept, for the text of the list: IPython shows no more.
 SHOWN_RESULTS = 1000
 #: Before a line of this form Ray's log monitor takes the name of what prints (ray_constants.py).
@@ -60,13 +63,15 @@ class ItemRunner:
         self._inputs: Parcel = shared["inputs"]
         connection = read_connection()
         self._signer = connection.signer
-        self._scratch = Path(tempfile.mkdtemp(prefix="rayoffload-items-"))
         home = Path(shared["home"])
-        if (home / "work").is_dir():  # the runner's node: what the items write is in its folder
+        here = (home / "work").is_dir()  # the runner's node: what the items write is in its folder
+        self._scratch = Path(tempfile.mkdtemp(prefix="rayoffload-items-", dir=home if here else None))
+        if here:  # and who removes that, removes this
             modules = [str(p) for p in sorted(home.glob("modules*"))]
             enter(str(home / "work"), modules)
         else:
-            make_folder(connection.open_store(60.0), self._spec, self._scratch)
+            atexit.register(shutil.rmtree, self._scratch, ignore_errors=True)
+            make_folder(connection.open_store(STORE_SECONDS), self._spec, self._scratch)
         prepare_libraries()
         ipython = self._scratch / "ipython"
         ipython.mkdir()

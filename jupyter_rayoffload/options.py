@@ -375,7 +375,14 @@ def parse_line(line: str) -> MagicLine:
     except ValueError as problem:
         raise UsageError(f"%%ray_job: {problem}".lower(), "Close the quotation mark") from None
     _known_flags(words)
-    given = _PARSER.parse_args(words)
+    try:
+        given = _PARSER.parse_args(words)
+    except UsageError as error:
+        if "--map" not in words or "argument --" in error.message:
+            raise
+        # Most likely a word of the expression was taken for the job's name.
+        hint = "An expression of --map with blanks outside of brackets needs quotation marks around it"
+        raise UsageError(error.message, hint) from None
     if given.max_parallel and not given.map:
         raise UsageError("%%ray_job: --max-parallel is for batches", "Add --map NAME=EXPR, or leave it out")
     resources = Resources(given.cpus, given.gpus, given.memory, dict(given.resource))

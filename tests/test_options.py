@@ -85,6 +85,11 @@ def test_an_empty_list_of_names_is_not_the_same_as_none():
         ("--map 2x=xs", "'2x' is not a name"),
         ("--map class=xs", "'class' is not a name"),
         ("--map", "--map: expected one argument"),
+        (
+            "--map x=1 / 0",
+            "'/' is none. An expression of --map with blanks outside of brackets needs quotation",
+        ),
+        ("score --map x=a if b", "unrecognized arguments: if b. An expression of --map with blanks"),
         ("--map x=f('a", "quotation"),
         ("--max-parallel 4", "--max-parallel is for batches. Add --map NAME=EXPR"),
         ("--map x=xs --max-parallel 0", "expected a whole number, one or more"),

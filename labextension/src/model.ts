@@ -97,7 +97,7 @@ export class Model implements IDisposable {
     Signal.clearData(this);
   }
 
-  /** Look now; resolves when it has been done. */
+  /** Look now; resolves when it has been done, also in vain: `health` says so then. */
   async refresh(): Promise<void> {
     await this.lookAgain();
     await this.poll.tick;

@@ -2,7 +2,7 @@ import type { JupyterFrontEnd } from '@jupyterlab/application';
 import { CommandRegistry } from '@lumino/commands';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
-import { ApiError } from '../src/api';
+import { ApiError, Away } from '../src/api';
 import { addCommands } from '../src/commands';
 import { CommandIDs } from '../src/ids';
 import { Model } from '../src/model';
@@ -112,5 +112,30 @@ describe('jobs', () => {
     await run(CommandIDs.cancel, { id: 'a' });
     expect(dialog('.jp-Dialog-header')?.textContent).toContain('Job name of a');
     expect(dialog('.jp-Dialog-body')?.textContent).toBe('It has ended. Rerun it');
+  });
+
+  it.each([
+    ['cancelled', CommandIDs.cancel, 'a', 'stop a'],
+    ['deleted', CommandIDs.deleteJob, 'c', 'forget c'],
+    ['rerun', CommandIDs.rerun, 'c', 'rerun c']
+  ])('are %s though the server goes right afterwards', async (_, id, job, asked) => {
+    const opened: unknown[] = [];
+    commands.addCommand(CommandIDs.openJob, { execute: args => void opened.push(args.id) });
+    const result = commands.execute(id, { id: job });
+    await pass(50);
+    server.afterwards = new Away('gone');
+    if (dialog('')) await answer('accept');
+    await pass(50);
+    expect(server.take()).toContain(asked);
+    expect(dialog('')).toBeNull();
+    expect(await result).not.toBe(false);
+    expect(opened).toEqual(asked.startsWith('rerun') ? ['c-again'] : []);
+  });
+
+  it('are looked for in vain while the server is away, without a word on the console', async () => {
+    server.error = new Away('gone');
+    await expect(
+      Promise.all([commands.execute(CommandIDs.refresh), pass(50)])
+    ).resolves.toBeDefined();
   });
 });

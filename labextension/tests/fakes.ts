@@ -61,6 +61,8 @@ export class FakeServer {
   reason = '';
   /** What every request fails with. */
   error: Error | null = null;
+  /** What every request fails with once something was done. */
+  afterwards: Error | null = null;
   /** Requests wait for it. */
   gate: Promise<void> = Promise.resolve();
   /** What was asked, such as `clusters` or `jobs 200`. */
@@ -83,10 +85,11 @@ export class FakeServer {
         const { ended } = this.known(id);
         return { spec: { id, source: this.sources[id] ?? '' }, view: { ended } };
       }),
-    stop: (id: string) => this.give(`stop ${id}`, () => null),
-    forget: (id: string) => this.give(`forget ${id}`, () => null),
-    suspend: (name: string) => this.give(`suspend ${name}`, () => null),
-    delete: (name: string) => this.give(`delete ${name}`, () => null),
+    stop: (id: string) => this.change(`stop ${id}`, null),
+    forget: (id: string) => this.change(`forget ${id}`, null),
+    rerun: (id: string) => this.change(`rerun ${id}`, { spec: { id: `${id}-again` } }),
+    suspend: (name: string) => this.change(`suspend ${name}`, null),
+    delete: (name: string) => this.change(`delete ${name}`, null),
     outputs: (id: string, record = false) =>
       this.give(`outputs ${id}${record ? ' record' : ''}`, () => this.outputs[id] ?? [])
   } as unknown as Api;
@@ -120,6 +123,12 @@ export class FakeServer {
     await this.gate;
     if (error) throw error;
     return given as R;
+  }
+
+  private async change<R>(asked: string, answer: R): Promise<R> {
+    const given = await this.give(asked, () => answer);
+    this.error ??= this.afterwards;
+    return given;
   }
 
   private known(id: string): JobSummary {

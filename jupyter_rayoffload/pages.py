@@ -87,7 +87,7 @@ def _facts(record: JobRecord, kept: float) -> list[Json]:
     facts += [{"title": title, "at": at} for title, at in times.items() if at]
     if kept and record.ended:
         facts.append({"title": "Kept until", "at": record.ended + kept, "day": True})
-    return facts
+    return [*facts, {"title": "Id", "text": spec.id}]
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> Json:

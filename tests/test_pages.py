@@ -141,5 +141,5 @@ def test_a_row_has_one_fact(changes, fact):
 
 def test_a_job_that_has_just_begun_has_a_page():
     page = job_page(JobRecord(JobSpec("a-1", expected=("x",))))
-    assert page["facts"] == [] and page["bars"] == []
+    assert page["facts"] == [{"title": "Id", "text": "a-1"}] and page["bars"] == []
     assert rows(page, "outputs", "Variables") == [["`x`", "", "", "Lands when the job succeeds"]]

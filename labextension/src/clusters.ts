@@ -2,7 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import type { CommandRegistry } from '@lumino/commands';
 
 import panel from '#panel/cluster.js';
-import { button, el, sentence } from '#panel/dom.js';
+import { button, clock, el, sentence } from '#panel/dom.js';
 
 import { ApiError } from './api';
 import { CommandIDs } from './ids';
@@ -156,7 +156,8 @@ export class Clusters extends Section {
       state: 'unknown',
       word: this.trans.__('Unknown'),
       workers: null,
-      meters: []
+      meters: [],
+      lines: [this.trans.__('%1 at %2', cluster.view.word, clock(this.model.since).slice(0, 5))]
     };
     card.show({
       ...cluster.view,

@@ -224,7 +224,7 @@ function addClusterCommands({ app, model, trans }: Parts): void {
     id: string,
     verb: 'suspend' | 'delete',
     label: string,
-    said: { title: (name: string) => string; accept: string; kept: string },
+    said: { title: (name: string) => string; accept: string; kept: string; instead?: string },
     act: (name: string) => Promise<unknown>
   ) =>
     commands.addCommand(id, {
@@ -248,7 +248,9 @@ function addClusterCommands({ app, model, trans }: Parts): void {
             ]
           : [trans.__('No job runs on it')];
         const title = said.title(cluster.name);
-        if (!(await confirm(title, [first, [said.kept]], said.accept, trans))) return;
+        const paragraphs = [first, [said.kept]];
+        if (said.instead && can(cluster, 'suspend')) paragraphs.push([said.instead]);
+        if (!(await confirm(title, paragraphs, said.accept, trans))) return;
         await attempt(args, cluster.name, () => act(cluster.name));
       }
     });
@@ -272,7 +274,8 @@ function addClusterCommands({ app, model, trans }: Parts): void {
     {
       title: name => trans.__('Delete cluster %1?', name),
       accept: trans.__('Delete cluster'),
-      kept: trans.__('Records, logs and results of jobs that have ended are kept.')
+      kept: trans.__('Records, logs and results of jobs that have ended are kept.'),
+      instead: trans.__('Suspend it instead to free what it holds and keep its settings.')
     },
     name => model.api.delete(name)
   );

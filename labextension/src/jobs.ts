@@ -53,15 +53,16 @@ class Row {
   show(job: JobSummary, away: boolean): void {
     const { trans, model } = this.list;
     const made = age(job.created, model.now(), trans); // another one on the next day
-    const key = JSON.stringify([away, made, job]);
+    const key = JSON.stringify([away && model.since, made, job]);
     if (key === this.key) return;
     this.key = key;
     this.job = job;
-    const unknown = away && !job.ended;
-    const [state, word] = unknown ? ['unknown', trans.__('Unknown')] : [job.state, job.word];
+    this.unknown = away && !job.ended;
+    const [state, word] = this.unknown ? ['unknown', trans.__('Unknown')] : [job.state, job.word];
     const mark = stateMark(state, word);
     mark.querySelector('span')?.classList.add('jp-RayOffload-sr');
-    const fact = plain(job.fact);
+    const then = () => trans.__('%1 at %2', job.word.toLowerCase(), clock(model.since).slice(0, 5));
+    const fact = this.unknown ? then() : plain(job.fact);
     const under = [word, fact].filter(Boolean).join(' · ');
     this.time = el('time', { class: 'jp-RayOffload-end' });
     const hovering = this.node.matches(':hover, :focus-within');
@@ -95,9 +96,10 @@ class Row {
     (tools.find(tool => tool.getAttribute('aria-label') === label) ?? this.node).focus();
   }
 
-  /** Count on. */
+  /** Count on, where the job is known to go on. */
   tick(): void {
     const { begun, finished, ended } = this.job;
+    if (this.unknown) return;
     const until = finished ?? (ended ? null : this.list.model.now());
     this.time.textContent = begun && until ? duration(until - begun) : '';
   }
@@ -132,6 +134,7 @@ class Row {
   }
 
   private key = '';
+  private unknown = false;
   private time!: HTMLElement;
   private equipped: HTMLElement | null = null;
 }

@@ -51,15 +51,19 @@ export class Sidebar extends Panel {
   /** What is missing, and what to do. */
   private missing(): Node[] {
     const { trans, model } = this;
-    const again = button('refresh', trans.__('Try again'), () => void model.poll.refresh(), {
-      text: true
-    });
+    const retry = (label: string) =>
+      button('refresh', label, () => void model.poll.refresh(), { text: true });
+    const again = retry(trans.__('Try again'));
     if (model.health === 'away') {
       this.waits = el('p', { class: 'jp-RayOffload-quiet' });
       this.count();
       const since = clock(model.since).slice(0, 5);
       return [
-        this.note(trans.__('No answer from the server since %1', since), [this.waits], [again])
+        this.note(
+          trans.__('No answer from the server since %1', since),
+          [this.waits],
+          [retry(trans.__('Try now'))]
+        )
       ];
     }
     if (model.health === 'refused') {

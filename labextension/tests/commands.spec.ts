@@ -62,8 +62,9 @@ describe('what ends a cluster', () => {
   ])('says what is lost before it does it: %s', async (verb, id, title) => {
     await run(id, { name: 'big' });
     expect(dialog('.jp-Dialog-header')?.textContent).toBe(title);
-    const said = dialog('.jp-Dialog-body')?.textContent;
+    const said = dialog('.jp-Dialog-body')!.textContent;
     expect(said).toContain('2 running jobs will be lost: <b>Train</b>, name of a');
+    expect(said.includes('Suspend it instead')).toBe(verb === 'delete');
     await answer('accept');
     expect(server.take()).toContain(`${verb} big`);
     expect(dialog('')).toBeNull();
@@ -81,6 +82,14 @@ describe('what ends a cluster', () => {
     expect(dialog('.jp-Dialog-body')?.textContent).toContain(
       '1 running job will be lost: name of d'
     );
+  });
+
+  it('is not said to be better suspended where that cannot be', async () => {
+    server.clusters = [cluster('big', {}, { actions: [{ do: 'delete' }] })];
+    void model.refresh();
+    await pass(50);
+    await run(CommandIDs.deleteCluster, { name: 'big' });
+    expect(dialog('.jp-Dialog-body')?.textContent).not.toContain('Suspend');
   });
 
   it('can only be asked for where the server lets it', () => {

@@ -219,7 +219,9 @@ describe('the list', () => {
       await show();
       server.error = new Away('gone');
       await refresh();
-      expect(text('b', 'meta')).toBe('Unknown');
+      const then = new Date().toTimeString().slice(0, 5);
+      expect(text('b', 'meta')).toBe(`Unknown · running at ${then}`);
+      expect(time('b')).toBe(''); // nobody knows whether it still runs
       expect($('.jp-RayOffload-state', row('b')).classList).toContain('jp-mod-unknown');
       expect(text('a', 'meta')).toBe('Succeeded');
       server.error = null;

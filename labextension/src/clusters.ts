@@ -13,10 +13,11 @@ import type { Cluster, Fault } from './tokens';
 /** What the panel under a cell has from its kernel, one cluster here has from the server. */
 class Card {
   constructor(
+    name: string,
     private readonly act: (asked: { do: string; options: Record<string, unknown> }) => void,
     signal: AbortSignal
   ) {
-    this.node = el('li', { class: 'jp-RayOffload-clusterItem' });
+    this.node = el('li', { class: 'jp-RayOffload-clusterItem', 'data-name': name });
     panel.render({
       el: this.node,
       signal,
@@ -138,7 +139,7 @@ export class Clusters extends Section {
   private drawCard(cluster: Cluster): void {
     let card = this.cards.get(cluster.name);
     if (!card) {
-      card = new Card(asked => void this.act(cluster.name, asked), this.end.signal);
+      card = new Card(cluster.name, asked => void this.act(cluster.name, asked), this.end.signal);
       this.cards.set(cluster.name, card);
       this.list.append(card.node);
     }

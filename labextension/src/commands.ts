@@ -13,6 +13,7 @@ import { confirm, tell } from './dialogs';
 import { rayIcon } from './icons';
 import { CommandIDs } from './ids';
 import type { Model } from './model';
+import { Pointed } from './pointed';
 import type { Cluster, JobSummary } from './tokens';
 
 /** What the commands work with. */
@@ -34,14 +35,18 @@ const NAME = {
 
 /** Add all commands. */
 export function addCommands(parts: Parts): void {
-  addJobCommands(parts);
-  addClusterCommands(parts);
+  const pointed = new Pointed(parts.app);
+  addJobCommands(parts, pointed);
+  addClusterCommands(parts, pointed);
   addCellCommands(parts);
 }
 
 // -------------------------------------------------------------------- jobs
 
-function addJobCommands({ app, model, trans, notebooks, documents }: Parts): void {
+function addJobCommands(
+  { app, model, trans, notebooks, documents }: Parts,
+  pointed: Pointed
+): void {
   const { commands } = app;
   /** The job that is meant: named, pointed at in the list, of the active cell, or the newest one. */
   const meant = (
@@ -50,9 +55,7 @@ function addJobCommands({ app, model, trans, notebooks, documents }: Parts): voi
   ) => {
     if (typeof args.id === 'string')
       return model.job(args.id) ?? ({ id: args.id, name: args.id } as JobSummary);
-    const row = app.contextMenuHitTest(node =>
-      Boolean(node.dataset.id && node.closest('.jp-RayOffload-jobs'))
-    );
+    const row = pointed.in('.jp-RayOffload-jobs > [data-id]');
     const cell = notebooks?.activeCell ?? null;
     const named = row?.dataset.id ?? (cell ? jobOf(cell)?.job : undefined);
     const job = named ? model.job(named) : undefined;
@@ -157,12 +160,16 @@ function addJobCommands({ app, model, trans, notebooks, documents }: Parts): voi
 
 // -------------------------------------------------------------------- clusters
 
-function addClusterCommands({ app, model, trans }: Parts): void {
+function addClusterCommands({ app, model, trans }: Parts, pointed: Pointed): void {
   const { commands } = app;
-  const meant = (args: ReadonlyPartialJSONObject): Cluster | undefined =>
-    typeof args.name === 'string'
-      ? model.clusters.find(cluster => cluster.name === args.name)
-      : model.cluster;
+  /** The cluster that is meant: named, pointed at in the list, or the one that cells go to. */
+  const meant = (args: ReadonlyPartialJSONObject): Cluster | undefined => {
+    const card = pointed.in('.jp-RayOffload-clusterItem');
+    const name = typeof args.name === 'string' ? args.name : card?.dataset.name;
+    return name === undefined
+      ? model.cluster
+      : model.clusters.find(cluster => cluster.name === name);
+  };
   const can = (cluster: Cluster | undefined, verb: string) =>
     Boolean(
       cluster && model.health === 'well' && cluster.view.actions.some(action => action.do === verb)

@@ -1,5 +1,6 @@
 import type { JupyterFrontEnd } from '@jupyterlab/application';
 import { CommandRegistry } from '@lumino/commands';
+import { Signal } from '@lumino/signaling';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { ApiError, Away } from '../src/api';
@@ -13,6 +14,7 @@ const ACTIONS = { actions: [{ do: 'suspend' }, { do: 'delete' }] };
 let server: FakeServer;
 let model: Model;
 let commands: CommandRegistry;
+let contextMenu: { menu: { aboutToClose: Signal<object, void> } };
 
 beforeEach(async () => {
   vi.useFakeTimers();
@@ -26,7 +28,8 @@ beforeEach(async () => {
   ];
   model = new Model(server.api, null, { interval: 3_600_000, max: 3_600_000, backoff: 1 });
   commands = new CommandRegistry();
-  const app = { commands, contextMenuHitTest: () => undefined } as unknown as JupyterFrontEnd;
+  contextMenu = { menu: { aboutToClose: new Signal<object, void>({}) } };
+  const app = { commands, contextMenu } as unknown as JupyterFrontEnd;
   addCommands({ app, model, trans, notebooks: null, documents: null, line: () => '' });
   await pass(1);
   server.take();
@@ -146,5 +149,41 @@ describe('jobs', () => {
     await expect(
       Promise.all([commands.execute(CommandIDs.refresh), pass(50)])
     ).resolves.toBeDefined();
+  });
+});
+
+describe('a context menu', () => {
+  /** Point at an element of this HTML, as a right click does. */
+  function point(html: string): void {
+    document.body.innerHTML = html;
+    document.body
+      .querySelector('span')!
+      .dispatchEvent(new MouseEvent('contextmenu', { bubbles: true }));
+  }
+
+  const row = (id: string) =>
+    `<ul class="jp-RayOffload-jobs"><li data-id="${id}"><span></span></li></ul>`;
+
+  it('is for the cluster that it was opened on', async () => {
+    point('<li class="jp-RayOffload-clusterItem" data-name="big"><span></span></li>');
+    await run(CommandIDs.deleteCluster);
+    expect(dialog('.jp-Dialog-header')?.textContent).toBe('Delete cluster big?');
+  });
+
+  it('is for the job that it was opened on, and for nothing else', async () => {
+    point(row('a'));
+    expect(commands.isEnabled(CommandIDs.rerun)).toBe(false); // it runs
+    contextMenu.menu.aboutToClose.emit(); // what was chosen comes right after it
+    await run(CommandIDs.cancel);
+    expect(server.take()[0]).toBe('stop a');
+  });
+
+  it('that was closed says nothing any more', async () => {
+    point(row('a'));
+    contextMenu.menu.aboutToClose.emit();
+    await pass(1);
+    expect(commands.isEnabled(CommandIDs.rerun)).toBe(true);
+    await run(CommandIDs.cancel);
+    expect(server.take()[0]).toBe('stop d');
   });
 });

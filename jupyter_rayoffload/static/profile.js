@@ -26,6 +26,7 @@ function bounds({ minimum, maximum, unit }, words) {
 /** Say what is wrong with a text that was entered; '' where nothing is. */
 export function wrong(field, text, words) {
   const { kind, minimum, maximum, choices = [] } = field;
+  if (kind === 'name') return field.check(text.trim());
   if (kind === 'choice') return choices.some(({ value }) => String(value) === text) ? '' : words.choice;
   const amount = counted[kind](text);
   if (!patterns[kind].test(text.trim()) || !Number.isFinite(amount)) return words[kindWords[kind]];
@@ -67,15 +68,22 @@ class Field {
   get value() {
     const { kind, choices = [] } = this.field;
     const text = this.control.value.trim();
+    if (kind === 'name') return text;
     if (kind === 'choice') return choices.find(({ value }) => String(value) === text).value;
     return kind === 'size' ? text : Number(text);
   }
 }
 
-/** Profiles as a list to choose from, the fields of the chosen one below it. */
+/**
+ * Profiles as a list to choose from, the fields of the chosen one below it.
+ *
+ * Where the cluster is to have a name of its own, `naming` has the `title` and `default` of that field, and `check`,
+ * which says what is wrong with a text.
+ */
 export class ProfileForm {
-  constructor(profiles, words, start) {
+  constructor(profiles, words, start, naming = null) {
     Object.assign(this, { profiles, start });
+    this.name = naming && new Field({ ...naming, name: 'name', kind: 'name' }, words);
     this.fields = profiles.map((profile) => (profile.fields ?? []).map((field) => new Field(field, words)));
     this.groups = this.fields.map((fields) => el('div', { class: 'jp-RayOffload-fields' }, ...fields.map((field) => field.node)));
     const group = `jp-RayOffload-profile-${++made}`;
@@ -92,7 +100,8 @@ export class ProfileForm {
     this.node = el(
       'form',
       { class: 'jp-RayOffload-form', novalidate: true, onsubmit: (event) => this.submit(event) },
-      el('fieldset', {}, el('legend', {}, words.profile), ...rows),
+      rows.length ? el('fieldset', {}, el('legend', {}, words.profile), ...rows) : null,
+      this.name?.node ?? null,
       ...this.groups,
       el('div', { class: 'jp-RayOffload-buttons' }, this.button),
     );
@@ -114,13 +123,14 @@ export class ProfileForm {
   submit(event) {
     event.preventDefault();
     if (this.button.disabled) return;
-    const fields = this.fields[this.chosen];
-    const faulty = fields.filter((field) => !field.check());
+    const fields = this.fields[this.chosen] ?? [];
+    const faulty = [this.name, ...fields].filter((field) => field && !field.check());
     if (faulty.length) {
       faulty[0].control.focus();
       return;
     }
     const options = Object.fromEntries(fields.map((field) => [field.field.name, field.value]));
-    this.start({ profile: this.profiles[this.chosen].name, options });
+    const asked = { profile: this.profiles[this.chosen]?.name ?? '', options };
+    this.start(this.name ? { ...asked, name: this.name.value } : asked);
   }
 }

@@ -7,6 +7,7 @@ import { button, clock, el, sentence } from '#panel/dom.js';
 import { ApiError } from './api';
 import { CommandIDs } from './ids';
 import type { Model } from './model';
+import { NewCluster } from './newcluster';
 import { Section } from './section';
 import type { Cluster, Fault } from './tokens';
 
@@ -68,8 +69,10 @@ export class Clusters extends Section {
       trans.__('Refresh'),
       () => void commands.execute(CommandIDs.refresh)
     );
-    super(trans.__('Clusters'), [refresh], el('div', {}, list));
+    const add = button('add', trans.__('New cluster'), () => this.add());
+    super(trans.__('Clusters'), [add, refresh], el('div', {}, list));
     this.list = list;
+    this.adding = add;
     model.changed.connect(this.draw, this);
     this.draw();
   }
@@ -82,6 +85,8 @@ export class Clusters extends Section {
 
   private draw(): void {
     const { clusters, health } = this.model;
+    // The embedded cluster is the only one, and where clusters are by address it is not ours to make one.
+    this.adding.hidden = health !== 'well' || !clusters.some(({ kind }) => kind === 'kubernetes');
     if (health === 'asking') return;
     const known = new Set(clusters.map(cluster => cluster.name));
     for (const [name, card] of this.cards) {
@@ -90,7 +95,7 @@ export class Clusters extends Section {
       this.cards.delete(name);
     }
     for (const cluster of clusters) {
-      if (cluster.phase === 'none' && !this.forms.has(cluster.name)) {
+      if (cluster.phase === 'none') {
         this.drawNone(cluster);
         continue;
       }
@@ -98,6 +103,7 @@ export class Clusters extends Section {
       this.nothing = null;
       this.drawCard(cluster);
     }
+    if (this.nothing) this.nothing.hidden = this.form !== null;
   }
 
   /** Nothing runs: the one call to action. */
@@ -143,14 +149,13 @@ export class Clusters extends Section {
       this.cards.set(cluster.name, card);
       this.list.append(card.node);
     }
-    const { profiles, health } = this.model;
+    const { health } = this.model;
     const asked = this.busy.get(cluster.name) ?? '';
     const rests = this.busy.has(cluster.name);
-    const form = this.forms.has(cluster.name) && cluster.phase === 'none' ? { profiles } : null;
     const away = health === 'away';
     // The dialogs of JupyterLab ask instead of the panel.
     const actions = cluster.view.actions
-      .filter(action => !(form && action.do === 'start') && !(away && action.do !== 'dashboard'))
+      .filter(action => !away || action.do === 'dashboard')
       .map(action => ({ ...action, confirm: undefined, rests: action.rests || rests }));
     const fault = this.faults.get(cluster.name) ?? cluster.fault;
     const unknown = away && {
@@ -165,7 +170,6 @@ export class Clusters extends Section {
       ...(unknown || {}),
       busy: asked,
       actions,
-      form,
       fault:
         fault && fault.message !== cluster.reason
           ? { main: fault.message, second: fault.hint }
@@ -175,14 +179,39 @@ export class Clusters extends Section {
     });
   }
 
+  /** The cluster that cells go to: at once where there is nothing to choose. */
   private start(cluster: Cluster): void {
-    if (this.model.profiles.length > 0) {
-      this.forms.add(cluster.name);
+    if (this.model.profiles.length > 0) this.add();
+    else void this.act(cluster.name, { do: 'start', options: {} });
+  }
+
+  /** Show the form of a further cluster. */
+  private add(): void {
+    if (!this.form) {
+      const { profiles } = this.model;
+      const taken = () =>
+        this.model.clusters.filter(({ phase }) => phase !== 'none').map(({ name }) => name);
+      const name = taken().includes('default') ? '' : 'default';
+      const { words } = this.model.clusters[0].view;
+      this.form = new NewCluster(
+        { profiles, words, name, taken },
+        (name, options) =>
+          this.commands.execute(CommandIDs.start, { name, options: options as never, told: true }),
+        () => this.closeForm(),
+        this.trans
+      );
+      this.list.prepend(this.form.node);
       this.draw();
-      this.list.querySelector<HTMLElement>('form input')?.focus();
-      return;
     }
-    void this.act(cluster.name, { do: 'start', options: {} });
+    this.form.focus();
+  }
+
+  private closeForm(): void {
+    const held = this.form?.node.contains(document.activeElement);
+    this.form?.node.remove();
+    this.form = null;
+    this.draw();
+    if (held) (this.list.querySelector<HTMLElement>('button') ?? this.adding).focus();
   }
 
   private async act(
@@ -196,7 +225,6 @@ export class Clusters extends Section {
     this.draw();
     try {
       await this.commands.execute(command, { name, options: options as never, told: true });
-      if (verb === 'start') this.forms.delete(name);
     } catch (error) {
       const fault: Fault =
         error instanceof ApiError
@@ -228,8 +256,8 @@ export class Clusters extends Section {
   /** What was asked for and has not been answered, and what could not be done. */
   private readonly busy = new Map<string, string>();
   private readonly faults = new Map<string, Fault>();
-  /** Clusters whose form stands open. */
-  private readonly forms = new Set<string>();
+  private readonly adding: HTMLElement;
+  private form: NewCluster | null = null;
   private nothing: HTMLElement | null = null;
   private readonly end = new AbortController();
 }

@@ -194,7 +194,11 @@ function addClusterCommands({ app, model, trans }: Parts, pointed: Pointed): voi
   commands.addCommand(CommandIDs.start, {
     label: trans.__('Start cluster'),
     describedBy: { args: NAME },
-    isEnabled: args => can(meant(args), 'start') || meant(args)?.phase === 'none',
+    isEnabled: args => {
+      const cluster = meant(args);
+      if (!cluster) return typeof args.name === 'string' && model.health === 'well'; // a further one
+      return can(cluster, 'start') || cluster.phase === 'none';
+    },
     execute: args => {
       const name = typeof args.name === 'string' ? args.name : 'default';
       return attempt(args, name, () => model.api.start(name, args.options as object));

@@ -113,3 +113,21 @@ declare module '#panel/cluster.js' {
   };
   export default panel;
 }
+
+declare module '#panel/profile.js' {
+  interface Asked {
+    profile: string;
+    options: Record<string, unknown>;
+    name: string;
+  }
+  export class ProfileForm {
+    constructor(
+      profiles: unknown[],
+      words: Record<string, string>,
+      start: (asked: Asked) => void,
+      naming?: { title: string; default: string; check: (text: string) => string } | null
+    );
+    readonly node: HTMLElement;
+    rest(rests: boolean, why: string): void;
+  }
+}

@@ -89,6 +89,7 @@ export interface ClusterView {
   actions: ClusterAction[];
   workers: { count: number; text: string; rests: boolean } | null;
   lines: string[];
+  words: Record<string, string>;
   [more: string]: unknown;
 }
 
@@ -100,6 +101,7 @@ export interface Fault {
 
 export interface Cluster {
   name: string;
+  kind?: string;
   phase: string;
   reason?: string;
   dashboard?: string;

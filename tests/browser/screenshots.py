@@ -1,7 +1,7 @@
 """Take the pictures of the README in a real JupyterLab: ``python tests/browser/screenshots.py [FOLDER]``.
 
 Those of the README go to ``docs/images``; with a folder, every live state goes there too, to be looked at.
-With ``--beside`` only those of the sidebar and of the page of a job are taken.
+With ``--beside`` those of the sidebar and of the page of a job are taken instead: ``gallery.py``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.browser import gallery
 from tests.browser.lab import Lab, running_lab
 from tests.browser.page import MISSING, Page, open_browser
-from tests.browser.sidebar import Sidebar
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
@@ -154,48 +154,6 @@ def cluster(page: Page, lab: Lab, camera: Camera) -> None:
     camera("starting", "%ray cluster")
 
 
-def beside(page: Page, lab: Lab, camera: Camera) -> None:
-    """The sidebar, with the page of a job that runs; then its other tabs, the dialog, and what is missing."""
-    sidebar = Sidebar(page)
-    page.resize(WIDTH, HEIGHT)
-    cells = [DATA, FIT, FAIL.replace("%%ray_job load", "%%ray_job prices"), ENDLESS]
-    sidebar.open(lab.add("sales.ipynb", cells))
-    page.run_all()
-    sidebar.job_is("prices", "Failed")
-    sidebar.job_is("watch", "Running")
-    camera("lab-notebook", "%%ray_job fit")
-    sidebar.open_job("watch")
-    sidebar.page_says("19 min")
-    camera("lab", "", IMAGES)
-    sidebar.open_job("fit")
-    sidebar.job_is("fit", "Succeeded")
-    for tab in ("Outputs", "Inputs", "Environment", "Timeline"):
-        sidebar.tab(tab)
-        camera(f"lab-{tab.lower()}", "")
-    sidebar.open_job("prices")
-    sidebar.page_says("could not convert")
-    camera("lab-failed", "")
-    sidebar.cluster_verb("delete")
-    sidebar.dialog("1 running job will be lost")
-    camera("lab-delete", "")
-    sidebar.refuse()
-    page.click("#jupyter-rayoffload-sidebar .jp-RayOffload-filter input")
-    page.press("holdout")
-    sidebar.says("No job matches")
-    camera("lab-no-match", "")
-    page.click("#jupyter-rayoffload-sidebar .jp-RayOffload-note button")
-    lab.end_server()
-    sidebar.says("No answer from the server")
-    camera("lab-away", "")
-    lab.serve()
-    sidebar.open("sales.ipynb")
-    sidebar.cluster_verb("delete")
-    sidebar.dialog("Delete cluster")
-    sidebar.accept()
-    sidebar.says("No cluster yet")
-    camera("lab-nothing", "")
-
-
 def main() -> int:
     """Take them all; give 1 where there is no browser."""
     if MISSING:
@@ -207,12 +165,12 @@ def main() -> int:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     with running_lab() as lab, open_browser(lab) as page:
+        if only_beside:
+            gallery.take(page, lab, folder or IMAGES / "beside")
+            return 0
         lab.start_cluster()
         camera = Camera(page, folder)
         page.resize(WIDTH, HEIGHT, SCALE)
-        if only_beside:
-            beside(page, lab, camera)
-            return 0
         quickstart(page, camera)
         live(page, lab, camera)
         if folder is not None:

@@ -115,8 +115,7 @@ def running_server(root: Path, make_service: Any, **config: Any) -> Iterator[Run
             root_dir=str(root),
             open_browser=False,
             allow_root=True,
-            jpserver_extensions={"jupyter_rayoffload": True},
-            **config,
+            **{"jpserver_extensions": {"jupyter_rayoffload": True}, **config},
         )
         app.init_signal = lambda: None  # only the main thread can have it
         app.config.IdentityProvider.token = TOKEN

@@ -13,7 +13,7 @@ import psutil
 
 from jupyter_rayoffload import __version__
 
-from . import batch, blocked, cold, data, files, importing, lines, peers
+from . import batch, blocked, bundle, cold, data, files, importing, lines, peers
 from .common import Figure, opened, progress, table, version_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -46,6 +46,8 @@ run on the same cluster. The ratio says more than the times.
 
 Where the load is above the number of CPUs, the times are those of a busy machine, and the ratios are rough.
 A job pays Ray's own start of a job and the start of its Python. Standbys, which take that away, are planned.
+
+{bundle.section(bundle.parts())}
 """
 
 

@@ -91,7 +91,7 @@ class ClusterView {
       return href && el('a', { ...attributes, ...name }, icon(action.icon));
     }
     const act = (event) => (action.confirm ? this.ask(action) : this.send(action.do, {}, event.currentTarget));
-    const control = button(action.icon, action.label, act, { text: action.text, 'data-do': action.do });
+    const control = button(action.icon, action.label, act, { text: action.text, 'data-do': action.do, title: action.label });
     if (action.rests) this.rest(control);
     return control;
   }
@@ -170,7 +170,7 @@ class ClusterView {
       less.disabled = rests || (valid() && Number(input.value) === 0);
       const why = rests ? words.asked : !valid() ? words.count : Number(input.value) === count ? words.scaled : '';
       scale.disabled = Boolean(why);
-      scale.title = why;
+      scale.title = why || words.scale; // where there is no room for the label
     };
     input.addEventListener('input', show);
     input.addEventListener('keydown', (event) => {

@@ -157,6 +157,9 @@ export class Clusters extends Section {
     const actions = cluster.view.actions
       .filter(action => !away || action.do === 'dashboard')
       .map(action => ({ ...action, confirm: undefined, rests: action.rests || rests }));
+    const more = { do: 'menu', icon: 'more', label: this.trans.__('More'), text: false };
+    if (actions.some(action => action.do !== 'dashboard'))
+      actions.push({ ...more, confirm: undefined, rests: false });
     const fault = this.faults.get(cluster.name) ?? cluster.fault;
     const unknown = away && {
       state: 'unknown',
@@ -218,6 +221,7 @@ export class Clusters extends Section {
     name: string,
     { do: verb, options }: { do: string; options: Record<string, unknown> }
   ): Promise<void> {
+    if (verb === 'menu') return this.menu(name);
     const command = CommandIDs.clusterVerbs[verb];
     if (!command) return;
     this.busy.set(name, this.asked(verb));
@@ -235,6 +239,19 @@ export class Clusters extends Section {
       this.busy.delete(name);
       this.draw();
     }
+  }
+
+  /** Open the menu of a cluster: where there is no room for the buttons. */
+  private menu(name: string): void {
+    const control = this.cards.get(name)?.node.querySelector<HTMLButtonElement>('[data-do=menu]');
+    if (!control) return;
+    const { left, bottom } = control.getBoundingClientRect();
+    const place = { bubbles: true, cancelable: true, clientX: left, clientY: bottom };
+    setTimeout(() => {
+      control.disabled = false; // it rests after a click, for the others wait for an answer
+      control.title = this.trans.__('More');
+      control.dispatchEvent(new MouseEvent('contextmenu', place));
+    });
   }
 
   /** What is under way, and since when; suspending and deleting ask first, and tell of themselves. */

@@ -82,7 +82,9 @@ class Row {
         'div',
         { class: 'jp-RayOffload-row jp-RayOffload-rowUnder' },
         el('span', { class: 'jp-RayOffload-meta', title: under }, under),
-        el('span', { class: 'jp-RayOffload-end jp-RayOffload-quiet jp-RayOffload-age' }, made)
+        this.unknown // the one time that matters then is when it was known last
+          ? null
+          : el('span', { class: 'jp-RayOffload-end jp-RayOffload-quiet jp-RayOffload-age' }, made)
       )
     );
     this.tick();

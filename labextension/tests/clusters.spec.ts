@@ -207,3 +207,25 @@ describe('while the server is away', () => {
     expect(said).not.toContain('Up for');
   });
 });
+
+describe('the menu of a cluster', () => {
+  it('opens by a button where there is no room for the others, again and again', async () => {
+    const remove = { do: 'delete', icon: 'delete', label: 'Delete', text: false };
+    server.clusters = [cluster('default', {}, { ...VIEW, actions: [remove] })];
+    await show();
+    const opened: Array<string | undefined> = [];
+    widget.node.addEventListener('contextmenu', ({ target }) =>
+      opened.push((target as Element).closest<HTMLElement>('[data-name]')?.dataset.name)
+    );
+    for (let times = 0; times < 2; times++) {
+      $<HTMLButtonElement>('[data-do=menu]')!.click();
+      await pass();
+    }
+    expect(opened).toEqual(['default', 'default']);
+  });
+
+  it('is not there where nothing can be done', async () => {
+    await show();
+    expect($('[data-do=menu]')).toBeNull();
+  });
+});

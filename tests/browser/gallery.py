@@ -207,7 +207,7 @@ def sizes(gallery: Gallery, sidebar: Sidebar) -> None:
     """A narrow sidebar, text of twice the size, and high contrast."""
     page = sidebar.page
     with narrow(page, 200):
-        gallery.both("narrow", PLACE, 420)
+        gallery.both("narrow", PLACE, 400)
     page.resize(WIDTH // 2, HEIGHT // 2, 2)
     gallery.both("zoom", SHELL, scale=1)
     page.resize(WIDTH, HEIGHT)
@@ -220,21 +220,30 @@ def sizes(gallery: Gallery, sidebar: Sidebar) -> None:
     page.theme(THEMES["light"])
 
 
+#: JupyterLab keeps a sidebar at 250 px, unless a theme says otherwise.
+_NARROW = """
+(() => {
+  const root = document.documentElement;
+  const split = jupyterapp.shell._hsplitPanel;
+  root.style.setProperty('--jp-sidebar-min-width', `${arguments[0]}px`);
+  for (const part of split.widgets) part.fit();
+  setTimeout(() => {
+    const left = arguments[0] / split.node.clientWidth;
+    split.setRelativeSizes([left, 1 - left, 0]);
+  }, 100);
+})()
+"""
+
+
 @contextmanager
 def narrow(page: Page, width: int) -> Iterator[None]:
     """Make the sidebar narrower than JupyterLab lets people make it; as wide as before afterwards."""
-    page.driver.execute_script(
-        "document.documentElement.style.setProperty('--jp-sidebar-min-width', `${arguments[0]}px`);"
-        "const panel = jupyterapp.shell._hsplitPanel; window.before = panel.relativeSizes();"
-        "const all = panel.node.clientWidth, left = arguments[0] / all;"
-        "panel.setRelativeSizes([left, 1 - left, 0])",
-        width,
-    )
+    wide = "document.querySelector(arguments[0]).clientWidth"
+    before = page.ask(wide, PLACE)
+    page.ask(_NARROW, width)
+    page.until(lambda: abs(page.ask(wide, PLACE) - width) < 3, f"{width} px")
     yield
-    page.driver.execute_script(
-        "document.documentElement.style.removeProperty('--jp-sidebar-min-width');"
-        "jupyterapp.shell._hsplitPanel.setRelativeSizes(window.before)"
-    )
+    page.ask(_NARROW, before)
 
 
 def asked(gallery: Gallery, sidebar: Sidebar) -> None:
@@ -251,6 +260,7 @@ def away(gallery: Gallery, sidebar: Sidebar) -> None:
     driver.execute_cdp_cmd("Network.enable", {})
     driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/rayoffload/api/*"]})
     sidebar.says("No answer from the server")
+    driver.execute_script("document.activeElement.blur()")
     gallery.both("away", PLACE, 420)
     driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
 

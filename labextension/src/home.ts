@@ -58,6 +58,7 @@ export class Homecoming implements IDisposable {
   /** Look at every open notebook for cells whose job has ended and whose outputs are not at home. */
   private lookAll(): void {
     if (this.isDisposed || this.model.health !== 'well' || document.hidden) return;
+    if (this.model.reason) return; // nothing answers that knows of jobs, as while the cluster starts
     this.notebooks.forEach(panel => {
       for (const cell of panel.content.widgets) {
         const mark = jobOf(cell);

@@ -201,6 +201,17 @@ describe('outputs that come home', () => {
     expect(shown(cells[0])).toEqual(['record of j-1', 'hello']);
   });
 
+  it('are not asked for while nothing answers that knows of jobs', async () => {
+    server.jobs = [];
+    server.reason = 'cluster default does not run';
+    await start();
+    await pass(1000);
+    expect(server.take().filter(asked => asked.startsWith('job '))).toEqual([]);
+    server.reason = '';
+    await end();
+    expect(shown(cells[0])).toEqual(['record of j-1', 'hello']);
+  });
+
   it('come without asking the kernel where it has let go of the panel', async () => {
     cells[0].model.outputs.fromJSON([panelOf('j-1', { phase: 'succeeded' })]);
     panel.sessionContext.session = { kernel: kernel(['view-j-1']) };

@@ -38,7 +38,7 @@ export function addCommands(parts: Parts): void {
   const pointed = new Pointed(parts.app);
   addJobCommands(parts, pointed);
   addClusterCommands(parts, pointed);
-  addCellCommands(parts);
+  addCellCommands(parts, pointed);
 }
 
 // -------------------------------------------------------------------- jobs
@@ -300,7 +300,7 @@ function addClusterCommands({ app, model, trans }: Parts, pointed: Pointed): voi
 
 // -------------------------------------------------------------------- cells
 
-function addCellCommands({ app, model, trans, notebooks, line }: Parts): void {
+function addCellCommands({ app, model, trans, notebooks, line }: Parts, pointed: Pointed): void {
   const { commands } = app;
   const why = (cells: CodeCell[]): string => {
     const kernel = notebooks?.currentWidget?.sessionContext;
@@ -312,8 +312,11 @@ function addCellCommands({ app, model, trans, notebooks, line }: Parts): void {
     if (model.health === 'away') return trans.__('the server does not answer');
     return '';
   };
+  /** The cell that is meant: pointed at, which does not make it the active one, or that. */
   const active = (): CodeCell[] => {
-    const cell = notebooks?.activeCell;
+    const node = pointed.in('.jp-Notebook .jp-Cell');
+    const cells = notebooks?.currentWidget?.content.widgets ?? [];
+    const cell = cells.find(cell => cell.node === node) ?? notebooks?.activeCell;
     return cell?.model.type === 'code' ? [cell as CodeCell] : [];
   };
   const selected = (): CodeCell[] => {

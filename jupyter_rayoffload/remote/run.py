@@ -272,7 +272,7 @@ class CellProcess:
         if self._spec.get("batch"):
             data = self._store.get_blob(given["digest"], given["size"]) if given else b""
             end = self._run_batch({ITEMS: unpack(data)})
-            _await_workers()
+            on_ray.await_workers()
             return {**end, **self._files(folder)}
         home = made(self._home / "program")
         code, result = run_command(self._store, self._signer, job, self._spec["source"], home, given)

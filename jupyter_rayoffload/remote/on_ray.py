@@ -21,6 +21,8 @@ __all__ = ["await_workers", "bind_workspace", "connect_ahead", "lasting_connecti
 WORKER_LOG_PAUSE = 0.3
 #: How long prints of workers are waited for at most, seconds.
 WORKER_LOG_SECONDS = 3.0
+#: What may be asked of a connection that is there already.
+_INDIFFERENT = {"ignore_reinit_error", "logging_level"}
 #: What Ray writes into a worker's log itself (LOG_PREFIX_* of ray/_private/ray_constants.py), and how much of
 #: that is read at most, bytes.
 _NOTES = (b":job_id:", b":task_name:", b":actor_name:")
@@ -62,7 +64,7 @@ def lasting_connection(ray: Any) -> None:
 
     @functools.wraps(init)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        asks = bool(args or kwargs)
+        asks = bool(args or kwargs.keys() - _INDIFFERENT)
         kwargs.setdefault("ignore_reinit_error", True)
         if _Ahead.connected and ray.is_initialized():
             _Ahead.connected = False  # from now on it is the cell's own

@@ -84,7 +84,7 @@ def opened() -> Iterator[Bench]:
     workspace = root / "notebook"
     workspace.mkdir()
     os.chdir(workspace)
-    link = session(RayOffload(idle_timeout=0, start_timeout=240, store_limit=2 << 30))
+    link = session(RayOffload(standby=0, idle_timeout=0, start_timeout=240, store_limit=2 << 30))
     try:
         connection = link.call(link.offloader.links.connect()).connection
         # For Ray's own tools, which are the peers.

@@ -74,8 +74,8 @@ class Links:
         """
         name = cluster or "default"
         link = self._used.get(name)
-        if link is not None and link.info.kind == "kubernetes":
-            return link  # its store is there, whatever has become of the cluster
+        if link is not None and (link.info.kind == "kubernetes" or link.answered()):
+            return link  # of a Kubernetes the store is there, whatever has become of the cluster
         connection = await self.backend.find(name)
         if connection is None or connection.info.address:
             return await self.connect(name)

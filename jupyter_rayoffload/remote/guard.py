@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pair
 from typing import Any
@@ -72,6 +72,8 @@ class Guard:
         Id of the process that will execute the cell.
     pair : multiprocessing.connection.Connection
     pipes : list of Pipe
+    on_begin : callable, optional
+        Called when the cell has what it is to run.
     """
 
     def __init__(
@@ -84,11 +86,13 @@ class Guard:
         cell: int,
         pair: Pair,
         pipes: list[Pipe],
+        on_begin: Callable[[], object] | None = None,
     ) -> None:
         self._store, self._job_id, self._attempt = store, job_id, attempt
         self._spec: Mapping[str, Any] = record["spec"]
         self._state: dict[str, Any] = dict(record.get("state") or {})
         self._cell, self._pair, self._pipes = cell, pair, pipes
+        self._on_begin = on_begin
         self._inbox: Inbox | None = Inbox(pair)
         writer = submission_id() or f"{job_id}-{attempt}"
         limit = int(os.environ.get("RAYOFFLOAD_OUTPUT_LIMIT") or OUTPUT_LIMIT)
@@ -115,6 +119,7 @@ class Guard:
         mismatch = self._mismatch()
         if mismatch:
             return self._conclude({"phase": "failed", "exit_code": NOT_THE_CELL, "failure": mismatch})
+        self._send_spec()
         self._begin()
         while self._status is None and self._end is None and not self._overdue():
             self._step()
@@ -142,6 +147,13 @@ class Guard:
             "hint": f"Use a cluster image with Python {wanted}",
         }
 
+    def _send_spec(self) -> None:
+        """Let the cell run, before anything that it need not wait for."""
+        with contextlib.suppress(OSError):
+            self._pair.send_bytes(json.dumps(self._spec).encode())
+        if self._on_begin is not None:
+            self._on_begin()
+
     def _begin(self) -> None:
         session = _session()
         first = {
@@ -154,8 +166,6 @@ class Guard:
             "attempt": self._attempt,
         }
         self._publisher.put("phase", first)
-        with contextlib.suppress(OSError):
-            self._pair.send_bytes(json.dumps(self._spec).encode())
         self._state = running_state(self._state, self._attempt, session, self._writer)
         with contextlib.suppress(StoreFault, Tampered):
             self._store.write_state(self._job_id, self._state)
@@ -281,12 +291,18 @@ class Guard:
         self._publisher.put("phase", end)
         if not self._publisher.flush(STORE_PATIENCE):
             _log(2, f"rayoffload: the store was away too long: {self._publisher.trouble}\n")
+        self._write_state(end)  # who follows the job has heard it meanwhile
         self._see_off()
         return int(end["exit_code"])
 
     def _write(self, end: dict[str, Any]) -> None:
         try:
             self._store.write(self._job_id, "end", end)
+        except (StoreFault, Tampered) as error:
+            _log(2, f"rayoffload: the end of job {self._job_id} could not be written: {error}\n")
+
+    def _write_state(self, end: dict[str, Any]) -> None:
+        try:
             record = self._store.read(self._job_id) or {}
             state = ended_state(record.get("state") or self._state, end)
             self._store.write_state(self._job_id, state)

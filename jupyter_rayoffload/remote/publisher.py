@@ -51,8 +51,7 @@ class Publisher:
         self._changed = threading.Condition()
         self.lines = 0
         self.trouble = ""
-        self._thread = threading.Thread(target=self._run, name="rayoffload-publisher", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None  # begun with the first message
 
     def put(self, type: str, content: dict[str, Any], size: int = 0) -> None:
         """Take a message; returns at once.
@@ -131,6 +130,9 @@ class Publisher:
             self._pending.append(_Message(type, content, size))
         self._size += size
         self._changed.notify_all()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="rayoffload-publisher", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         while True:

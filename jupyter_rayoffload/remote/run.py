@@ -93,9 +93,7 @@ class CellProcess:
     def _rehearse(self) -> None:
         """Do once what takes longer the first time."""
         with contextlib.suppress(Exception):
-            self._shell.run_cell(  # type: ignore[no-untyped-call,unused-ignore]
-                "pass", store_history=False, silent=True
-            )
+            self._shell.rehearse(self._interrupt)
             frozen = self._freeze({"nothing": None}, skip=True)
             thaw(frozen.graph, [b.data for b in frozen.buffers], {}, ["nothing"])
             self._store.ping()

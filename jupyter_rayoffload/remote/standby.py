@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -14,7 +15,7 @@ from typing import Any
 from . import processes
 from .capture import Pipe
 from .channel import Inbox
-from .store import Missing, Store
+from .store import Missing, Store, StoreFault
 
 __all__ = ["CellHandle", "Job", "Waiting", "claim"]
 
@@ -155,8 +156,12 @@ class Waiting:
         if isinstance(record, str):
             print(f"rayoffload: attempt {attempt} of job {job_id} is not run here: {record}", flush=True)
             return None
-        self._handovers.take(self._standby, job_id)
         return Job(job_id, attempt, record)
+
+    def say_taken(self, job: Job) -> None:
+        """Say to who handed the job over that it is claimed; without that word the record says it."""
+        with contextlib.suppress(StoreFault):
+            self._handovers.take(self._standby, job.id)
 
     def _drain(self) -> None:
         for pipe in self._cell.pipes:

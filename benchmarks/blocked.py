@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
+from typing import Any
 
 from jupyter_rayoffload import submit
 from jupyter_rayoffload.job import Job
+from jupyter_rayoffload.remote.codec import freeze
 
 from .common import Bench, Figure, alone, timed
 
-REPEAT = 3
+REPEAT = 5
 
 
 def measure(bench: Bench) -> list[Figure]:
-    """Measure a call with small inputs until it returns; the job itself is not counted."""
+    """Measure a call, and a cell, until it returns; the job itself is not counted."""
+    return [_call(bench), *_cells(bench)]
+
+
+def _call(bench: Bench) -> Figure:
     from ray.job_submission import JobSubmissionClient
 
     folder = bench.root / "blocked"
@@ -42,7 +49,60 @@ def measure(bench: Bench) -> list[Figure]:
     settled()
     mine, other = (list(column) for column in zip(*pairs, strict=True))
     note = "with 1,000 numbers as input; the peer sends no inputs"
-    return [Figure("The notebook is blocked by a job", "`JobSubmissionClient.submit_job`", mine, other, note)]
+    return Figure("The notebook is blocked by a job", "`JobSubmissionClient.submit_job`", mine, other, note)
+
+
+def _inputs() -> dict[str, Any]:
+    import numpy as np
+    import pandas as pd
+
+    chance = np.random.default_rng(0)
+    return {
+        "1,000 numbers": list(range(1000)),
+        "a 100 MB array": chance.integers(0, 2**62, 100_000_000 // 8),
+        "a 40 MB frame with text": pd.DataFrame(
+            {"a": chance.random(10**6), "s": pd.Series([f"item {i}" for i in range(10**6)], dtype=object)}
+        ),
+    }
+
+
+def _cells(bench: Bench) -> list[Figure]:
+    """Measure ``%%ray_job`` in a shell, and beside it what freezing its input takes alone."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance(user_ns=bench.session.namespace)
+    shell.run_line_magic("load_ext", "jupyter_rayoffload")
+    signer = bench.session.offloader.backend.signer()
+    figures = []
+    for name, value in _inputs().items():
+        shell.user_ns["x"] = value
+        jobs: list[Job] = []
+
+        def cell(jobs: list[Job] = jobs) -> None:
+            jobs.append(shell.run_cell_magic("ray_job", "", "y = len(x)"))
+
+        def settled(jobs: list[Job] = jobs) -> None:
+            for job in jobs:
+                job.result(120)
+
+        def frozen() -> None:
+            freeze({"x": shell.user_ns["x"]}, shell.user_ns, signer, copy=True)
+
+        cell()
+        pairs = [(timed(cell, 1, settled)[0], timed(frozen, 1)[0]) for _ in range(REPEAT)]
+        settled()
+        mine, other = (list(column) for column in zip(*pairs, strict=True))
+        beyond = statistics.median(a - b for a, b in pairs)
+        figures.append(
+            Figure(
+                f"A cell is handed over, with {name}",
+                "its input is pickled, copied and digested, and no more",
+                mine,
+                other,
+                f"{beyond * 1000:.1f} ms beyond that, the median of the differences",
+            )
+        )
+    return figures
 
 
 if __name__ == "__main__":

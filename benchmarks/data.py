@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from .common import Bench, Figure, alone
 from .transfer import Place, Process, opened_store
@@ -11,9 +12,9 @@ SIZES = ((100_000_000, "100 MB", 5), (1_000_000_000, "1 GB", 3))
 
 
 def measure(bench: Bench | None = None) -> list[Figure]:
-    """Measure the way of an input: copied, signed, sent, fetched, checked, unpickled; always other bytes.
+    """Measure the way of an input: copied, signed, sent, fetched, checked, unpickled; each time other bytes.
 
-    Before each the machine's memory is touched: on a virtual machine that gives free memory back to its host,
+    Before each, memory is touched: on a virtual machine that gives free memory back to its host,
     the first touch of a page costs more than all else, and would fall on whoever comes first.
     """
     figures = []
@@ -23,13 +24,19 @@ def measure(bench: Bench | None = None) -> list[Figure]:
     return figures
 
 
-def _size(place: Place, size: int, name: str, repeat: int) -> list[Figure]:
+def rounds(
+    place: Place, size: int, repeat: int, ways: Sequence[str]
+) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
+    """Give seconds out and back, and the peaks of memory of both processes, for each of `ways`.
+
+    ``again`` is the way of an array that the store has already, out alone.
+    """
     writer, reader = Process(place), Process(place)
-    seconds: dict[str, list[float]] = {"ours": [], "naive": [], "bare": [], "again": []}
-    peaks: dict[str, list[int]] = {"ours": [], "naive": []}
+    seconds: dict[str, list[float]] = {way: [] for way in (*ways, "again")}
+    peaks: dict[str, list[int]] = {way: [] for way in ways}
     try:
         for _ in range(repeat):
-            for way in ("ours", "naive", "bare"):
+            for way in ways:
                 writer("make", size)
                 reader("make", 0)
                 writer("clean", 0)
@@ -39,14 +46,18 @@ def _size(place: Place, size: int, name: str, repeat: int) -> list[Figure]:
                 if writer("last", 0) != reader("last", 0):
                     raise RuntimeError("another array came back")
                 seconds[way].append(out + back)
-                if way in peaks:
-                    peaks[way] += [out_peak, back_peak]
+                peaks[way] += [out_peak, back_peak]
                 if way == "ours":
                     writer("touch", size)
                     seconds["again"].append(writer("ours_out", size)[0])
     finally:
         writer.close()
         reader.close()
+    return seconds, peaks
+
+
+def _size(place: Place, size: int, name: str, repeat: int) -> list[Figure]:
+    seconds, peaks = rounds(place, size, repeat, ("ours", "naive", "bare"))
     naive = "`redis.set(cloudpickle.dumps(x))`, get, loads"
     if size > 500_000_000:
         naive += ", in values of 8 MiB"

@@ -218,28 +218,30 @@ def freeze(
         draft = _Draft(namespace, [wanted[n] for n in changed if n in wanted], mentioned, known or {}, memory)
         try:
             sizes = [draft.dump(name, value) for name, value in wanted.items()]
+            if memory.plan():
+                continue
+            held = copy and (most is None or sum(view.nbytes for view in draft.views) <= most)
+            kinds, imported = {package_of(kind) for kind in draft.writer.reducers}, draft.writer.imported
+            return Frozen(
+                draft.finish(list(wanted)),
+                _settle(draft.views, signer, held),
+                [
+                    {"name": name, "type": describe(value), "size": size}
+                    for (name, value), size in zip(wanted.items(), sizes, strict=True)
+                ],
+                refused,
+                versions(kinds | imported),
+                frozenset(draft.writer.files),
+                _needs(kinds, imported),
+                held,
+            )
         except Unpicklable as error:
             if not skip:
                 raise
             # A dump that failed half-way leaves memo entries that were never written: begin anew.
             refused[error.name] = error.reason if error.path == error.name else str(error)
-            continue
-        if memory.plan():
-            continue
-        held = copy and (most is None or sum(view.nbytes for view in draft.views) <= most)
-        return Frozen(
-            draft.finish(list(wanted)),
-            _settle(draft.views, signer, held),
-            [
-                {"name": name, "type": describe(value), "size": size}
-                for (name, value), size in zip(wanted.items(), sizes, strict=True)
-            ],
-            refused,
-            versions({package_of(kind) for kind in draft.writer.reducers} | draft.writer.imported),
-            frozenset(draft.writer.files),
-            _needs({package_of(kind) for kind in draft.writer.reducers}, draft.writer.imported),
-            held,
-        )
+        finally:
+            draft.release()
 
 
 def _needs(kinds: set[str], imported: set[str]) -> frozenset[str]:
@@ -299,9 +301,22 @@ class _Draft:
             raise Unpicklable(name, *explain(name, value, self._namespace, error)) from error
         return self._file.tell() - begin + sum(view.nbytes for view in self.views[first:])
 
+    def release(self) -> None:
+        """Let go of all values: pickler and draft hold each other, and so the values, until a collection.
+
+        They may be a million objects, or arrays that a notebook has deleted since; and the pause of a
+        collection that frees them would come at any time.
+        """
+        self.writer.clear_memo()
+        self.writer.reducers.clear()
+        self.views = []
+        del self.writer
+
     def finish(self, names: list[str]) -> bytes:
-        stream = self._file.getvalue()
-        known = [name for number, name in enumerate(self._known_names) if refers_to(number, stream)]
+        known: list[str] = []
+        if self._known_names:
+            stream = self._file.getvalue()
+            known = [name for number, name in enumerate(self._known_names) if refers_to(number, stream)]
         fields = {**header(), "names": names, "buffers": self._order, "known": known}
         footer = json.dumps(fields).encode()
         self._file.write(footer + len(footer).to_bytes(_LENGTH, "little"))

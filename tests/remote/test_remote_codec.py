@@ -12,6 +12,7 @@ import sqlite3
 import sys
 import threading
 import traceback
+import weakref
 from collections import OrderedDict, defaultdict, deque
 
 import numpy as np
@@ -186,6 +187,23 @@ def test_copies_are_made_up_to_a_size_and_that_is_said():
         values["a"][0] += 1
         assert (thawed(frozen)["a"][0] == before) == held
         assert all(b.digest == SIGNER.digest(b.data) for b in frozen.buffers) is held
+
+
+def test_what_was_frozen_is_let_go_at_once():
+    class Thing:
+        pass
+
+    array, thing = np.arange(BIG), Thing()
+    watched = [weakref.ref(value) for value in (array, thing)]
+    gc.collect()
+    gc.disable()  # a notebook that has deleted a value has its memory back
+    try:
+        frozen = frozen_here({"array": array, "again": {1: thing}, "things": [thing]})
+        assert len(frozen.values) == 3
+        del array, thing
+        assert [ref() for ref in watched] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_without_copy_buffers_are_views():

@@ -302,13 +302,8 @@ class _Draft:
         return self._file.tell() - begin + sum(view.nbytes for view in self.views[first:])
 
     def release(self) -> None:
-        """Let go of all values: pickler and draft hold each other, and so the values, until a collection.
-
-        They may be a million objects, or arrays that a notebook has deleted since; and the pause of a
-        collection that frees them would come at any time.
-        """
-        self.writer.clear_memo()
-        self.writer.reducers.clear()
+        """As :meth:`.pickling.Writer.release`; the pickler holds this, too, by what it calls for buffers."""
+        self.writer.release()
         self.views = []
         del self.writer
 

@@ -45,10 +45,13 @@ def fingerprint(value: Any, namespace: dict[str, Any]) -> bytes | None:
     are taken in the order that they have.
     """
     sink = _Sink()
+    pickler = _Pickler(sink, namespace, sink.take, value)
     try:
-        _Pickler(sink, namespace, sink.take, value).dump(value)
+        pickler.dump(value)
     except Exception:  # whatever the value's own methods raise
         return None
+    finally:
+        pickler.release()
     return sink.digest()
 
 

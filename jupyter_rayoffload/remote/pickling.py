@@ -126,6 +126,15 @@ class Writer(ByValue):
             reducer = self.reducers[kind] = self.choose(kind)
         return NotImplemented if reducer is None else reducer(obj)
 
+    def release(self) -> None:
+        """Let go of all values: the reducers hold this pickler, and it the values, until a collection.
+
+        They may be a million objects, or arrays that a notebook has deleted since; and the pause of a
+        collection that frees them would come at any time.
+        """
+        self.clear_memo()
+        self.reducers.clear()
+
     def choose(self, kind: type) -> Callable[[Any], Any] | None:
         """Give the reducer of a type."""
         if issubclass(kind, type):

@@ -200,6 +200,7 @@ def test_what_was_frozen_is_let_go_at_once():
     try:
         frozen = frozen_here({"array": array, "again": {1: thing}, "things": [thing]})
         assert len(frozen.values) == 3
+        assert codec.fingerprint(array, NAMESPACE) and codec.fingerprint([thing], NAMESPACE)
         del array, thing
         assert [ref() for ref in watched] == [None, None]
     finally:

@@ -30,6 +30,8 @@ Progress = Callable[[int, int], None]
 
 #: Bytes between two calls of a :data:`Progress`: some twenty a second on a fast link.
 STEP = 8 << 20
+#: What is less in all goes with the other commands: a connection of its own would cost more than it saves.
+SMALL = 512 << 10
 #: Keys of one script call, so that no call keeps the store from others for more than about a millisecond.
 KEYS_AT_ONCE = 1000
 
@@ -129,19 +131,18 @@ class Blobs:
         layouts = [_Layout(digest, view.nbytes) for digest, view in views.items() if digest not in present]
         if not layouts:
             return 0
-        sent = self._send(
-            [
-                (self._link.key(name), views[layout.digest][begin:end])
-                for layout in layouts
-                for name, begin, end in layout.spans()
-            ],
-            lifetime,
-            on_progress,
-        )
-        expiry = milliseconds(lifetime)
-        self._link.many(
-            [("SET", self._link.key(layout.header), self._sign(layout), "PX", expiry) for layout in layouts]
-        )
+        chunks = [
+            (self._link.key(name), views[layout.digest][begin:end])
+            for layout in layouts
+            for name, begin, end in layout.spans()
+        ]
+        headers = [(self._link.key(layout.header), self._sign(layout)) for layout in layouts]
+        size, expiry = sum(view.nbytes for _, view in chunks), milliseconds(lifetime)
+        small = chunks if size <= SMALL else []
+        sent = size if small else self._send(chunks, lifetime, on_progress)
+        self._link.many([("SET", key, value, "PX", expiry) for key, value in (*small, *headers)])
+        if small and on_progress:
+            on_progress(size, size)
         return sent
 
     def get(
@@ -275,13 +276,30 @@ class Blobs:
         for layout, place in zip(layouts, places, strict=True):
             fetch.add((self._link.key(name), place[begin:end]) for name, begin, end in layout.spans())
         try:
-            self._receive(fetch, on_progress)
+            if sum(layout.size for layout in layouts) <= SMALL:
+                self._take(fetch, on_progress)
+            else:
+                self._receive(fetch, on_progress)
         finally:
             for _, place in fetch.todo:
                 place.release()  # a mapped file cannot be closed while parts of it are lent
         for layout, digest in zip(layouts, fetch.digests(), strict=True):
             if digest != layout.digest:
                 raise Tampered(f"the content of blob {layout.digest[:12]}… does not match its digest")
+
+    def _take(self, fetch: _Fetch, on_progress: Progress | None) -> None:
+        """Fetch little: with commands as any other."""
+        report = _Report(sum(place.nbytes for _, place in fetch.todo), 0, on_progress)
+        answers = self._link.many([("GET", key) for key, _ in fetch.todo])
+        for (key, place), data in zip(fetch.todo, answers, strict=True):
+            if data is None:
+                raise Missing(f"{key} is not, or no longer, in the store")
+            if len(data) != place.nbytes:
+                raise Tampered(f"{key} is not {place.nbytes} bytes long, but {len(data)}")
+            place[:] = data
+            fetch.look(place)
+            fetch.keep()
+            report.add(place.nbytes)
 
     def _receive(self, fetch: _Fetch, on_progress: Progress | None) -> None:
         report = _Report(sum(place.nbytes for _, place in fetch.todo), 0, on_progress)

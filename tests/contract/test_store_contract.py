@@ -305,6 +305,16 @@ def test_what_is_there_is_not_sent_again(store: Any, job: str) -> None:
     assert second < 10_000
 
 
+def test_an_output_that_is_unchanged_is_known_as_an_input(store: Any, job: str) -> None:
+    made = codec.freeze({"x": np.arange(200_000.0)}, {}, SIGNER, copy=False)
+    assert store.put_payload(job, "outputs", made) > 1_600_000
+    came = store.get_payload(job, "outputs", {})["x"]
+    store.landed(job)
+    assert store.put_payload(job, "inputs", frozen({"renamed": came, "more": 1})) < 10_000
+    came[0] = 1
+    assert store.put_payload(job, "inputs", frozen({"x": came})) > 1_600_000
+
+
 def test_a_rerun_takes_over_frozen_inputs(store: Any, job: str) -> None:
     x = np.random.default_rng().random(50_000)
     store.put_payload(job, "inputs", frozen({"x": x}))
@@ -330,7 +340,7 @@ def test_what_is_missing_is_said(store: Any, job: str, tmp_path: Path) -> None:
     assert not store.has_package("1" * 64)
 
 
-@pytest.mark.parametrize("size", [0, 1, 1044479, 1044480, 1044481, 3_000_001])
+@pytest.mark.parametrize("size", [0, 1, 524_288, 524_289, 1044479, 1044480, 1044481, 3_000_001])
 def test_buffers_of_any_size(store: Any, size: int) -> None:
     data = np.random.default_rng(size).bytes(size)
     digest = SIGNER.digest(data)

@@ -446,6 +446,32 @@ def test_a_blob_that_lost_a_chunk_is_mended(store: Store, redis_server: RedisSer
     assert store.get_blob(digest, len(data)) == data
 
 
+@pytest.mark.parametrize("size", [1000, 3 << 20])
+@pytest.mark.parametrize(("spoilt", "error"), [(None, Missing), (b"short", Tampered)])
+def test_a_chunk_that_goes_while_it_is_fetched(
+    store: Store,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    spoilt: bytes | None,
+    error: type[Exception],
+) -> None:
+    digest, data = noise(size)
+    store.put_blob(digest, data)
+    expect = store._blobs._expect
+
+    def then_spoil(*args: Any) -> Any:
+        found = expect(*args)
+        with redis_server.client() as client:
+            key = f"{prefix(store)}blob:{digest}:0"
+            client.set(key, spoilt) if spoilt else client.delete(key)
+        return found
+
+    monkeypatch.setattr(store._blobs, "_expect", then_spoil)
+    with pytest.raises(error, match=f"{digest}:0 is not"):
+        store.get_blob(digest, size)
+
+
 def test_a_large_graph_travels_in_chunks(store: Store, redis_server: RedisServer) -> None:
     store.create("job", {"spec": {}})
     texts = [uuid.uuid4().hex for _ in range(100_000)]

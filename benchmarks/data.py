@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import psutil
+
 from .common import Bench, Figure, alone
 from .transfer import Place, Process, opened_store
 
+#: Times the array that is touched beforehand: what the peer takes at both ends, in Redis and in its file.
+TOUCHED = 8
 SIZES = ((100_000_000, "100 MB", 5), (1_000_000_000, "1 GB", 3))
 
 
@@ -40,7 +44,7 @@ def rounds(
                 writer("make", size)
                 reader("make", 0)
                 writer("clean", 0)
-                writer("touch", 3 * size)
+                writer("touch", min(TOUCHED * size, psutil.virtual_memory().available // 2))
                 out, out_peak = writer(f"{way}_out", size)
                 back, back_peak = reader(f"{way}_back", size)
                 if writer("last", 0) != reader("last", 0):

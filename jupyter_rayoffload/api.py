@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .drafting import draft_call, draft_code, draft_program
+from .drafting import draft_call, draft_code
 from .errors import StoreError, UsageError
 from .job import Job
 from .mapping import Mapped, listed
 from .models import JobOptions, JobRecord
 from .options import from_keywords
+from .programs import draft_program
 from .session import session
 from .tracebacks import without_frames
 from .words import with_article

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from .models import JobRecord, Phase
+from .pages import row_fact
 from .phase import Event
 from .profiles import profile_text
 from .record import TAIL_LINES, bundle, live_bundle
@@ -210,5 +211,5 @@ def job_line(record: JobRecord) -> str:
     if record.started:
         took = duration_text((record.ended or time.time()) - record.started)
     started = clock_text(record.started) if record.started else ""
-    where = record.spec.notebook
+    where = "  ".join(filter(None, (row_fact(record) if record.items else "", record.spec.notebook)))
     return f"{record.id:24} {phase_word(record.phase):16} {took:>14}  {started}  {where}".rstrip()

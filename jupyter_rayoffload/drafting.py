@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import linecache
 import platform
 import re
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from .remote.signing import Signer
 
-__all__ = ["CellDraft", "Origin", "draft_call", "draft_cell", "draft_code", "draft_program"]
+__all__ = ["CellDraft", "Origin", "draft_call", "draft_cell", "draft_code", "draft_values"]
 
 
 #: What IPython hides and cells read all the same: the results of earlier ones.
@@ -141,7 +140,7 @@ def draft_cell(
     owned = frozenset(n for n in owned if not _imported_already(n, analysis, namespace))
     maybe = watched(analysis, namespace, set(reads.names) - wanted, after) & (set(values) | set(after))
     expected = owned if options.outputs is not None or mapped else analysis.writes | (owned & set(names))
-    draft = _draft(
+    draft = draft_values(
         origin,
         source,
         options,
@@ -182,7 +181,7 @@ def draft_code(
     namespace = dict(values or {})
     analysis = analyze(source)
     expected = becomes_lists(analysis, source) if mapped else analysis.writes
-    draft = _draft(
+    draft = draft_values(
         origin,
         source,
         options,
@@ -222,7 +221,7 @@ def draft_call(
             f"the function reads a global called {sorted(clash)[0]!r}, a name that a call's own parts have",
             "Rename that global",
         )
-    draft = _draft(
+    draft = draft_values(
         origin,
         f"{getattr(function, '__qualname__', function)}(…)",
         options,
@@ -236,55 +235,7 @@ def draft_call(
     return _with_cells(draft)
 
 
-def draft_program(
-    origin: Origin,
-    command: str,
-    data: Any,
-    options: JobOptions,
-    label: str,
-    mapped: Mapped | None = None,
-) -> Draft:
-    """Draft a program; its input is bytes or JSON, and never pickled.
-
-    With `mapped` it is run once for each of those inputs.
-
-    Raises
-    ------
-    UsageError
-    """
-    if not command.strip():
-        raise UsageError("the entrypoint is empty", "Give a command: submit_program('python train.py')")
-    if mapped:
-        data = [_program_input(item, f"inputs: item {i}") for i, item in enumerate(mapped.items)]
-    elif data is not None:
-        data = _program_input(data, "input")
-    draft = _draft(
-        origin,
-        command,
-        options,
-        label or "program",
-        {},
-        origin.namespace,
-        modules=frozenset(),
-        kind="program",
-    )
-    draft.program_input = data
-    if mapped:
-        draft.spec = draft.spec.replace(batch=mapped.batch)
-    return draft
-
-
-def _program_input(value: Any, said: str) -> tuple[str, bytes]:
-    """Give an input as it travels: what it is, ``bytes`` or ``json``, and its bytes."""
-    if isinstance(value, bytes):
-        return "bytes", value
-    try:
-        return "json", json.dumps(value).encode()
-    except (TypeError, ValueError) as problem:
-        raise UsageError(f"{said}: {problem}", "Give bytes, or what JSON can say") from None
-
-
-def _draft(
+def draft_values(
     origin: Origin,
     source: str,
     options: JobOptions,
@@ -303,6 +254,7 @@ def _draft(
     mapped: Mapped | None = None,
     copies: bool = False,
 ) -> Draft:
+    """Draft a job whose parts are known: `values` are frozen; the others are those of its ``JobSpec``."""
     if mapped:
         values = {**values, ITEMS: mapped.items}
     mentioned = set(

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_rayoffload import api
+from jupyter_rayoffload.display import job_line
 from jupyter_rayoffload.drafting import Origin, draft_call, draft_cell, draft_code
 from jupyter_rayoffload.errors import JobCrashed, NotPicklable, StillRunning, UsageError
-from jupyter_rayoffload.items import Items, ItemStatus
+from jupyter_rayoffload.item import ItemStatus
+from jupyter_rayoffload.items import Items
 from jupyter_rayoffload.mapping import MOST_ITEMS, Mapped, listed, mapped
 from jupyter_rayoffload.models import (
     Batch,
@@ -300,6 +302,7 @@ def test_a_panel_shows_how_far_a_batch_is() -> None:
     outputs = view["values"][-1]["items"]
     assert outputs == [{"name": "y", "facts": ["list of 1,000", "612 ready"]}]
     assert row_fact(record_of(Phase.RUNNING, HALF)) == "620 of 1,000"
+    assert job_line(record_of(Phase.RUNNING, HALF)).endswith("  620 of 1,000")
 
 
 def test_no_remaining_time_is_told_of_the_first_items() -> None:

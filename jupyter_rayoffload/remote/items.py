@@ -111,6 +111,7 @@ class ItemRunner:
         end = time.monotonic() + CHUNK_SECONDS
         found: dict[str, Any] = {"done": [], "failures": {}, "texts": {}, "rest": []}
         values: dict[str, Any] = {}
+        errors: dict[str, Any] = {}
         for number, (index, item) in enumerate(pairs):
             if number and time.monotonic() > end:
                 found["rest"] = [i for i, _ in pairs[number:]]
@@ -118,11 +119,19 @@ class ItemRunner:
             if self._spec.get("kind") == "program":
                 self._program(index, item, found, values)
             else:
-                self._one(index, item, found, values)
+                self._one(index, item, found, values, errors)
+        values |= errors  # the last: who reads the others does not have to read them
         frozen = freeze(values, self._shell.user_ns, self._signer, copy=False, skip=True)
         return {**found, "values": Parcel.of(frozen)}
 
-    def _one(self, index: int, item: Any, found: dict[str, Any], values: dict[str, Any]) -> None:
+    def _one(
+        self,
+        index: int,
+        item: Any,
+        found: dict[str, Any],
+        values: dict[str, Any],
+        errors: dict[str, Any],
+    ) -> None:
         namespace = self._shell.user_ns
         self._messages, self._text = [], ""
         if self._fresh and self._used:
@@ -137,7 +146,8 @@ class ItemRunner:
         about: dict[str, Any] = {"displays": self._messages} if self._messages else {}
         if error is not None:
             about["failure"] = found["failures"][index] = self._failure(error)
-            values[key_of(index, ERROR)] = error.error
+            if self._can_be_rebuilt(error.error):
+                errors[key_of(index, ERROR)] = error.error
         else:
             for name, value in self._changed(item).items():
                 values[key_of(index, name)] = value
@@ -245,6 +255,16 @@ class ItemRunner:
             del getattr(shell.history_manager, history)[1:]
         hook = shell.displayhook
         hook._ = hook.__ = hook.___ = ""
+
+    def _can_be_rebuilt(self, error: BaseException) -> bool:
+        """Whether an exception can be read again: many want other arguments than they keep."""
+        namespace = self._shell.user_ns
+        try:
+            frozen = freeze({"error": error}, namespace, self._signer, copy=False)
+            thaw(frozen.graph, [b.data for b in frozen.buffers], dict(namespace))
+        except Exception:
+            return False
+        return True
 
     def _failure(self, error: CellError) -> dict[str, Any]:
         failure = {"ename": error.ename, "evalue": error.evalue, "traceback": list(error.traceback)}

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jupyter_rayoffload import attach, submit, submit_program
+from jupyter_rayoffload import attach, jobs, submit, submit_program
 from jupyter_rayoffload.ansi import strip
 from jupyter_rayoffload.errors import JobCancelled, JobCrashed, UsageError
-from jupyter_rayoffload.items import ItemStatus
+from jupyter_rayoffload.item import ItemStatus
 from jupyter_rayoffload.job import Job
 from jupyter_rayoffload.models import Phase
 
@@ -164,6 +164,12 @@ def test_failed_items_are_run_again_alone_and_the_lists_are_whole(tmp_path: Path
     assert again.record.items.kept == 7
     with pytest.raises(UsageError, match=r"no item of job .* has failed"):
         again.retry_failed()
+    known = {record.id for record in jobs(1000)}
+    job.rerun_soon({"failed": True})  # as the button in the panel does
+    until(lambda: {record.id for record in jobs(1000)} - known, "the job of the button")
+    [button] = [record for record in jobs(1000) if record.id not in known]
+    assert button.spec.batch is not None
+    assert button.spec.batch.only == (1, 4, 7)
     with other_process():
         job.delete()
         assert attach(again.id).outputs["y"][0] == [0, False], "it needs nothing of the first job"
@@ -176,6 +182,11 @@ if x == 3:
 if x == 5 and not os.path.exists(once):
     open(once, "w").close()
     os.kill(os.getpid(), signal.SIGKILL)
+class Odd(Exception):
+    def __init__(self, a, b):
+        super().__init__(a)
+if x == 6:
+    raise Odd("strange", 2)
 y = x
 """
 
@@ -183,10 +194,13 @@ y = x
 def test_an_item_that_kills_its_worker_takes_no_other_along(tmp_path: Path) -> None:
     job = _ended(submit(DEADLY, inputs={"once": str(tmp_path / "once")}, map={"x": range(8)}))
     assert job.phase is Phase.FAILED
-    assert [i.index for i in job.items.failed] == [3]
+    assert [i.index for i in job.items.failed] == [3, 6]
     assert isinstance(job.items[3].error, JobCrashed)
+    assert str(job.items[6].error).startswith("Odd: strange"), (
+        "it cannot be rebuilt, and is told all the same"
+    )
     assert isinstance(job.exception(), JobCrashed)
-    assert job.outputs["y"] == [0, 1, 2, None, 4, 5, 6, 7]
+    assert job.outputs["y"] == [0, 1, 2, None, 4, 5, None, 7]
 
 
 def test_a_cancelled_batch_leaves_no_worker(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from jupyter_rayoffload.clusters.embedded.places import keeper_state
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.drafting import draft_code
 from jupyter_rayoffload.job import Job
+from jupyter_rayoffload.mapping import Mapped
 from jupyter_rayoffload.models import JobOptions
 from jupyter_rayoffload.server.service import Service
 from jupyter_rayoffload.session import Session
@@ -96,6 +97,30 @@ def test_a_job_of_a_kernel_is_read_and_run_again(
 
     assert server.api("DELETE", f"jobs/{again}").status == 204
     assert server.api("GET", f"jobs/{again}").status == 404
+
+
+@pytest.mark.ray
+def test_the_failed_items_of_a_batch_are_run_again(
+    server: RunningServer, kernel: Session, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    code = "import os\nif x == 2 and not os.path.exists(flag):\n    raise ValueError(x)\ny = x"
+    items = Mapped("x", list(range(4)))
+    values = {"flag": str(flag)}
+    job = kernel.launch(draft_code(kernel.origin(), code, JobOptions(), "rest", values=values, mapped=items))
+    assert job.wait(200)
+    body = until(lambda: server.api("GET", f"jobs/{job.id}"), ended)
+    assert body["view"]["failed"]["action"]["options"] == {"failed": True}
+    row = next(j for j in server.api("GET", "jobs").json["jobs"] if j["id"] == job.id)
+    assert (row["phase"], row["fact"]) == ("failed", "1 of 4 failed")
+    flag.touch()
+    answer = server.api("POST", f"jobs/{job.id}/rerun", {"failed": True})
+    assert answer.status == 201, answer.raw
+    again = answer.json["spec"]["id"]
+    body = until(lambda: server.api("GET", f"jobs/{again}"), ended)
+    assert body["phase"] == "succeeded", body
+    assert (body["items"]["succeeded"], body["items"]["kept"]) == (4, 3)
+    assert "no item" in server.api("POST", f"jobs/{again}/rerun", {"failed": True}).json["message"]
 
 
 @pytest.mark.ray

@@ -468,7 +468,8 @@ class Offloader:
             id=new_id(record.spec.label), created=time.time(), options=options, inputs=record.inputs
         )
         if spec.batch:
-            spec = spec.replace(batch=await _batch_again(spec.batch, kept, link))
+            batch = spec.batch.replace(parallel=options.max_parallel)
+            spec = spec.replace(batch=await _batch_again(batch, kept, link))
         await blocking(link.store.create, spec.id, {"spec": spec.to_json()}, spec.created)
         try:
             given = (await read_fields(link, record.id)).get("input")

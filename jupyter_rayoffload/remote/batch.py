@@ -73,7 +73,7 @@ class Batch:
         self._texts: dict[int, str] = {}
         self._values = _Values()
         self._slot = int(self._batch.get("first_slot") or 0)
-        self._parallel, self._looked = 0, 0.0
+        self._parallel, self._looked, self._lacking = 0, 0.0, ""
 
     def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Run all items, and give how the job ended.
@@ -174,13 +174,21 @@ class Batch:
         wanted = {"CPU": self._options["num_cpus"], "GPU": self._options["num_gpus"]}
         wanted |= self._options["resources"]
         wanted["memory"] = self._options.get("memory", 0)
-        shares = [there.get(name, 0.0) / amount for name, amount in wanted.items() if amount]
-        self._parallel = max(1, int(min(shares, default=there.get("CPU", 1.0))))
+        shares = {name: there.get(name, 0.0) / amount for name, amount in wanted.items() if amount}
+        fits = int(min(shares.values(), default=there.get("CPU", 1.0)))
+        lacking = next((name for name, share in shares.items() if share < 1), "")
+        if lacking != self._lacking:
+            said = (
+                f"The items wait for {_amount(lacking, wanted[lacking])}: no node has it" if lacking else ""
+            )
+            self._tell("wait", {"reason": said})
+        self._lacking, self._parallel = lacking, max(1, fits)
         return self._parallel
 
     def _show_running(self) -> None:
         """Ray begins tasks in their order: those beyond the room wait."""
-        limit = self._batch.get("parallel") or self._parallel
+        most = self._batch.get("parallel") or self._parallel
+        limit = 0 if self._lacking else min(most, self._parallel)
         self._ledger.running = [i for flight in list(self._flights.values())[:limit] for i in flight.indices]
 
     def _land(self, ref: Any, flight: _Flight) -> None:
@@ -315,6 +323,10 @@ class _Values:
             index, mark, name = _parts(key)
             if mark != ERROR:
                 self.refused.setdefault(name or RESULT, f"item {index}: {reason}")
+
+
+def _amount(name: str, amount: float) -> str:
+    return f"{amount / 2**30:.3g} GiB of memory" if name == "memory" else f"{amount:g} {name}"
 
 
 def _parts(key: str) -> tuple[int, str, str]:

@@ -8,6 +8,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 
+import numpy
 import psutil
 import pytest
 
@@ -28,9 +29,20 @@ def _ended(job: Job) -> Job:
     return job
 
 
+SETUP = """
+factor = 10
+def grown(x):
+    return x * factor
+class Point:
+    def __init__(self, x):
+        self.x = x
+seen = []
+"""
+
+
 def test_a_batch_in_a_notebook(ground: Ground) -> None:
     with ground.kernel() as kernel:
-        kernel.sit("factor = 10\ndef grown(x):\n    return x * factor\nseen = []").check()
+        kernel.sit(SETUP).check()
         kernel.sit(
             """
             %%ray_job scored --map x=[n for n in range(30)]
@@ -39,6 +51,7 @@ def test_a_batch_in_a_notebook(ground: Ground) -> None:
                 return v / 2
             seen.append(x)
             y = grown(x)
+            p = Point(x)
             count = len(seen)
             half(y)
             """
@@ -49,6 +62,7 @@ def test_a_batch_in_a_notebook(ground: Ground) -> None:
             "([0.0, 5.0, 10.0], 35.0, 7)"
         )
         assert kernel.value("'half' in globals() or 'math' in globals() or 'x' in globals()") == "False"
+        assert kernel.value("type(p[3]) is Point, p[3].x, scored.items[3].outputs['p'].x") == "(True, 3, 3)"
         # From store to cluster: the lists are put together there.
         kernel.sit("%%ray_job total\ns = sum(y) + sum(count)").check()
         assert kernel.sit("s").check().value == str(10 * sum(range(30)) + 30)
@@ -156,12 +170,14 @@ def test_failed_items_are_run_again_alone_and_the_lists_are_whole(tmp_path: Path
     assert "raise ValueError" in strip("\n".join(job.items[4].traceback))
     assert job.outputs["y"][:3] == [[0, False], None, [2, False]]
     flag.touch()
-    again = _ended(job.retry_failed())
+    again = _ended(job.retry_failed(max_parallel=1))
     assert again.phase is Phase.SUCCEEDED, again.record.failure
     assert again.outputs["y"] == [[x, x % 3 == 1] for x in range(10)]
     assert again.result() == list(range(10))
     assert again.record.items is not None
     assert again.record.items.kept == 7
+    assert again.record.spec.batch is not None
+    assert again.record.spec.batch.parallel == 1
     with pytest.raises(UsageError, match=r"no item of job .* has failed"):
         again.retry_failed()
     known = {record.id for record in jobs(1000)}
@@ -173,6 +189,30 @@ def test_failed_items_are_run_again_alone_and_the_lists_are_whole(tmp_path: Path
     with other_process():
         job.delete()
         assert attach(again.id).outputs["y"][0] == [0, False], "it needs nothing of the first job"
+
+
+LARGE = """
+import numpy as np
+assert not big.flags.writeable
+display({"item": x})
+y = big[:100_000] * x
+y.sum()
+"""
+
+
+def test_large_arrays_are_shared_and_come_back_and_displays_are_kept() -> None:
+    big = numpy.arange(500_000.0)
+    job = _ended(submit(LARGE, inputs={"big": big}, map={"x": range(4)}))
+    assert job.phase is Phase.SUCCEEDED, job.record.failure
+    for x, y in enumerate(job.outputs["y"]):
+        assert (y == big[:100_000] * x).all()
+        assert job.items[x].outputs["y"].shape == (100_000,)
+    assert [float(s) for s in job.result()] == [float((big[:100_000] * x).sum()) for x in range(4)]
+    assert [d["data"]["text/plain"] for d in job.items[2].displays] == ["{'item': 2}"]
+    assert any("(item 2 pid=" in line and "{'item': 2}" in line for line in job.logs().split("\n"))
+    changed = _ended(submit("big[0] = x\ny = big[:2].tolist()", inputs={"big": big}, map={"x": [5, 6]}))
+    assert changed.outputs["y"] == [[5.0, 1.0], [6.0, 1.0]]
+    assert big[0] == 0.0
 
 
 DEADLY = """

@@ -6,13 +6,16 @@ import ast
 import io
 import json
 import pickle
+import sys
 from contextlib import redirect_stderr
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jupyter_rayoffload.remote.batch import Batch, _Flight
 from jupyter_rayoffload.remote.chunks import (
     ERROR,
     RESULT,
@@ -173,6 +176,28 @@ def test_what_an_earlier_job_has_done_is_told_first():
     told.ledger.flush()
     assert told.events[0]["chunks"] == [[0, [[0, 1, 0.1]]], [4, [[2, 1, 0.1]]]]
     assert told.events[0]["counts"]["kept"] == told.events[0]["counts"]["succeeded"] == 2
+
+
+def test_a_batch_says_what_no_node_has_and_counts_nothing_as_running(monkeypatch, tmp_path):
+    told: list[tuple[str, Any]] = []
+    there = {"CPU": 2.0}
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(cluster_resources=lambda: there))
+    shell: Any = SimpleNamespace(user_ns={})
+    store: Any = None
+    spec = {"id": "j", "batch": {"parallel": 8}}
+    batch = Batch(spec, shell, store, SIGNER, lambda kind, c: told.append((kind, c)), tmp_path)
+    batch._options = {"num_cpus": 1, "num_gpus": 1, "resources": {}}
+    batch._ledger = Told(9).ledger
+    batch._flights = {i: _Flight([i]) for i in range(8)}
+    assert batch._room() == 1
+    batch._show_running()
+    assert told == [("wait", {"reason": "The items wait for 1 GPU: no node has it"})]
+    assert batch._ledger.running == []
+    there["GPU"], batch._looked = 4.0, 0.0  # a node has come
+    assert batch._room() == 2
+    batch._show_running()
+    assert told[1:] == [("wait", {"reason": ""})]
+    assert batch._ledger.running == [0, 1]
 
 
 # ---------------------------------------------------------------------- where their values are

@@ -138,8 +138,9 @@ def _remedy(record: JobRecord) -> Json | None:
         return None
     memory, timeout = record.spec.options.resources.memory, record.spec.options.timeout
     if failure.reason == "OutOfMemory" and memory:
-        label = f"Rerun with {words.memory_text(2 * memory)}"
-        return _action("rerun", label, text=True, options={"memory": 2 * memory})
+        failed = {"failed": True} if record.items and record.items.failed else {}
+        label = f"{'Retry failed' if failed else 'Rerun'} with {words.memory_text(2 * memory)}"
+        return _action("rerun", label, text=True, options={"memory": 2 * memory, **failed})
     if failure.reason == "JobTimedOut" and timeout:
         label = f"Rerun with {words.duration_text(2 * timeout)}"
         return _action("rerun", label, text=True, options={"timeout": 2 * timeout})

@@ -28,6 +28,7 @@ from jupyter_rayoffload.models import (
     JobRecord,
     JobSpec,
     Phase,
+    Resources,
     Step,
 )
 from jupyter_rayoffload.pages import row_fact
@@ -324,6 +325,22 @@ def test_at_the_end_the_failed_items_can_be_tried_again() -> None:
     for said in (text(record), bundle(record)["text/html"]):
         assert "1,000 items, 992 ok, 8 failed" in said
         assert message in said
+
+
+def test_items_that_need_more_memory_are_tried_again_with_more() -> None:
+    options = JobOptions(resources=Resources(memory=2**30), map="x=xs")
+    record = record_of(
+        Phase.FAILED,
+        ItemCounts(1000, 992, 8, first=FAILED),
+        failure=Failure(reason="OutOfMemory", message="An item needed more"),
+        ended=200.0,
+        attempt=1,
+    )
+    steps = {**record.steps, "inputs": Step(1.0, 2.0)}
+    record = record.replace(spec=record.spec.replace(options=options), steps=steps)
+    action = job_view(record)["reason"]["action"]
+    assert action["label"] == "Retry failed with 2 GiB"
+    assert action["options"] == {"memory": 2 * 2**30, "failed": True}
 
 
 def test_a_batch_that_ended_well_is_a_line_with_its_count() -> None:

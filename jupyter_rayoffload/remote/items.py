@@ -24,7 +24,7 @@ from .chunks import ABOUT, ERROR, ITEMS, RESULT, Parcel, key_of
 from .codec import freeze, thaw
 from .command import exit_failure, run_program
 from .connection import read_connection
-from .failures import Unready
+from .failures import Unready, beyond_memory, import_hint
 from .interrupt import Interrupt
 from .on_import import prepare_libraries
 from .outputs import OWN_NAMES, bound_by_definition
@@ -189,9 +189,15 @@ class ItemRunner:
             kind, data = result
             values[key_of(index, RESULT)] = json.loads(data) if kind == "json" else data
 
+    def _memory(self) -> int:
+        """Give the bytes that an item may use; 0 where Ray or Kubernetes limits it, or nobody."""
+        if os.environ.get("RAYOFFLOAD_MEMORY_LIMIT") != "1":
+            return 0
+        return int(((self._spec.get("options") or {}).get("resources") or {}).get("memory") or 0)
+
     def _limited(self, item: Any) -> Outcome:
-        memory = int(((self._spec.get("options") or {}).get("resources") or {}).get("memory") or 0)
-        if not memory or os.environ.get("RAYOFFLOAD_MEMORY_LIMIT") != "1":
+        memory = self._memory()
+        if not memory:
             return self._execute(item)
         limit_memory(memory)
         try:
@@ -267,8 +273,16 @@ class ItemRunner:
         return True
 
     def _failure(self, error: CellError) -> dict[str, Any]:
-        failure = {"ename": error.ename, "evalue": error.evalue, "traceback": list(error.traceback)}
-        return {**failure, "line": error.line} if error.line else failure
+        failure: dict[str, Any] = {"traceback": list(error.traceback)}
+        if error.line:
+            failure["line"] = error.line
+        memory = self._memory()
+        if memory and isinstance(error.error, MemoryError):
+            return failure | beyond_memory(memory)
+        if isinstance(error.error, ModuleNotFoundError) and error.error.name:
+            hint = import_hint(error.error.name, self._spec.get("libraries") or {})
+            failure |= {"hint": hint} if hint else {}
+        return failure | {"ename": error.ename, "evalue": error.evalue}
 
     def _tell(self, kind: str, content: dict[str, Any]) -> None:
         """Take what an item shows: its text goes to the log, the rest waits for who asks for it."""

@@ -14,7 +14,7 @@ import pytest
 
 from jupyter_rayoffload import attach, jobs, submit, submit_program
 from jupyter_rayoffload.ansi import strip
-from jupyter_rayoffload.errors import JobCancelled, JobCrashed, UsageError
+from jupyter_rayoffload.errors import JobCancelled, JobCrashed, OutOfMemory, UsageError
 from jupyter_rayoffload.item import ItemStatus
 from jupyter_rayoffload.job import Job
 from jupyter_rayoffload.models import Phase
@@ -240,6 +240,15 @@ def test_an_item_that_kills_its_worker_takes_no_other_along(tmp_path: Path) -> N
     assert (type(odd).__name__, str(odd)) == ("Odd", "strange")
     assert isinstance(job.exception(), JobCrashed)
     assert job.outputs["y"] == [0, 1, 2, None, 4, 5, None, 7]
+
+
+def test_an_item_beyond_its_memory_fails_alone() -> None:
+    code = "y = len(bytearray(10_000_000_000 if x == 1 else 10))"
+    job = _ended(submit(code, map={"x": range(3)}, memory="1GiB"))
+    assert [i.index for i in job.items.failed] == [1], job.record.failure
+    assert isinstance(job.items[1].error, OutOfMemory)
+    assert isinstance(job.exception(), OutOfMemory)
+    assert job.outputs["y"] == [10, None, 10]
 
 
 def test_a_cancelled_batch_leaves_no_worker(tmp_path: Path) -> None:

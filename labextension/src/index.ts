@@ -97,11 +97,12 @@ const jobs: JupyterFrontEndPlugin<void> = {
   description: 'The view of one job in the main area.',
   autoStart: true,
   requires: [IRayOffload, IRenderMimeRegistry],
-  optional: [ILayoutRestorer, ITranslator],
+  optional: [ILabShell, ILayoutRestorer, ITranslator],
   activate: (
     app: JupyterFrontEnd,
     known: Model,
     rendermime: IRenderMimeRegistry,
+    shell: ILabShell | null,
     restorer: ILayoutRestorer | null,
     translator: ITranslator | null
   ) => {
@@ -126,7 +127,8 @@ const jobs: JupyterFrontEndPlugin<void> = {
           const { JobContent, JobWidget } = await import('./jobview');
           widget = new JobWidget(new JobContent(id, known, app.commands, rendermime, trans));
           void tracker.add(widget);
-          app.shell.add(widget, 'main');
+          // The main area of Notebook 7 holds one document and takes nothing else.
+          app.shell.add(widget, shell ? 'main' : 'down');
         }
         app.shell.activateById(widget.id);
       }
@@ -198,14 +200,15 @@ const status: JupyterFrontEndPlugin<void> = {
   id: 'jupyter-rayoffload:status',
   description: 'One line about Ray in the status bar.',
   autoStart: true,
-  requires: [IRayOffload, IStatusBar],
-  optional: [ITranslator],
+  requires: [IRayOffload],
+  optional: [IStatusBar, ITranslator],
   activate: (
     app: JupyterFrontEnd,
     known: Model,
-    bar: IStatusBar,
+    bar: IStatusBar | null,
     translator: ITranslator | null
   ) => {
+    if (!bar) return; // Notebook 7 has none
     const trans = (translator ?? nullTranslator).load(DOMAIN);
     const item: StatusItem = new StatusItem(known, app.commands, trans, () => undefined);
     bar.registerStatusItem('jupyter-rayoffload:status', {
@@ -222,15 +225,15 @@ const running: JupyterFrontEndPlugin<void> = {
   id: 'jupyter-rayoffload:running',
   description: 'Jobs that have not ended, in the panel of what runs.',
   autoStart: true,
-  requires: [IRayOffload, IRunningSessionManagers],
-  optional: [ITranslator],
+  requires: [IRayOffload],
+  optional: [IRunningSessionManagers, ITranslator],
   activate: (
     app: JupyterFrontEnd,
     known: Model,
-    managers: IRunningSessionManagers,
+    managers: IRunningSessionManagers | null,
     translator: ITranslator | null
   ) => {
-    managers.add(runningJobs(known, app.commands, (translator ?? nullTranslator).load(DOMAIN)));
+    managers?.add(runningJobs(known, app.commands, (translator ?? nullTranslator).load(DOMAIN)));
   }
 };
 

@@ -97,6 +97,7 @@ class Lab:
             "LabApp.extension_manager": "readonly",
             "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
             "LabApp.expose_app_in_browser": True,
+            "JupyterNotebookApp.expose_app_in_browser": True,  # the same server has Notebook 7
         }
         command = [
             sys.executable,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -28,14 +29,10 @@ _NAMES = f"""
 """
 
 
-@pytest.fixture(scope="module")
-def parts() -> Parts:
-    return Parts()
-
-
-@pytest.fixture(scope="module")
-def page(parts: Parts) -> Iterator[Page]:
-    extensions = {"jupyter_rayoffload": True, "jupyterlab": True}
+@contextmanager
+def opened(parts: Parts, ours: bool) -> Iterator[Page]:
+    """Open a JupyterLab, with or without our server extension."""
+    extensions = {"jupyter_rayoffload": ours, "jupyterlab": True}
     with (
         short_folder() as root,
         running_server(root, parts.make_service, jpserver_extensions=extensions) as server,
@@ -46,7 +43,13 @@ def page(parts: Parts) -> Iterator[Page]:
         yield page
 
 
-def test_a_further_cluster_by_its_form(parts: Parts, page: Page) -> None:
+def test_a_further_cluster_by_its_form() -> None:
+    parts = Parts()
+    with opened(parts, ours=True) as page:
+        make_two(parts, page)
+
+
+def make_two(parts: Parts, page: Page) -> None:
     sidebar = Sidebar(page)
     sidebar.show()
     sidebar.says("No cluster yet")
@@ -78,3 +81,23 @@ def test_a_further_cluster_by_its_form(parts: Parts, page: Page) -> None:
     sidebar.accept()
     sidebar.says("Suspended")
     assert [info.phase.value for info in parts.backend.there.values()] == ["running", "suspended"]
+
+
+def test_without_the_server_extension_it_is_said_once_with_what_to_do() -> None:
+    with opened(Parts(), ours=False) as page:
+        sidebar = Sidebar(page)
+        sidebar.show()
+        text = sidebar.says("The server extension is not there", "jupyter rayoffload doctor")
+        assert text.count("not there") == 1
+        assert "Clusters" not in text and "No jobs yet" not in text
+        # JupyterLab may ask about its news.
+        said = page.ask(
+            "[...document.querySelectorAll('.jp-Dialog, .jp-toast-message')].map((note) => note.innerText)"
+        )
+        assert not [note for note in said if "Ray" in note or "extension" in note]
+        # What is not there is said nowhere else, and cannot be asked for.
+        assert not page.ask("document.querySelector('.jp-RayOffload-status')?.innerText")
+        page.click(f"{PLACE} .jp-RayOffload-banner button:nth-of-type(2)")
+        sidebar.says("The server extension is not there")
+        severe = [entry["message"] for entry in page.driver.get_log("browser") if entry["level"] == "SEVERE"]
+        assert not [message for message in severe if "labextensions/jupyter-rayoffload" in message]

@@ -30,6 +30,7 @@ CONTRAST = "JupyterLab Dark High Contrast"
 WIDTH, HEIGHT = 1200, 720
 PAGE = ".jp-MainAreaWidget:not(.lm-mod-hidden) .jp-RayOffload-page"
 SHELL = "#main"
+INNER = f"{PLACE} .jp-RayOffload-sidebar"
 GIB = 2.0**30
 
 DATA = """\
@@ -206,8 +207,9 @@ def around(gallery: Gallery, sidebar: Sidebar) -> None:
 def sizes(gallery: Gallery, sidebar: Sidebar) -> None:
     """A narrow sidebar, text of twice the size, and high contrast."""
     page = sidebar.page
-    with narrow(page, 200):
-        gallery.both("narrow", PLACE, 400)
+    narrow(page, 200)
+    gallery.both("narrow", INNER, 400)
+    narrow(page, 0)
     page.resize(WIDTH // 2, HEIGHT // 2, 2)
     gallery.both("zoom", SHELL, scale=1)
     page.resize(WIDTH, HEIGHT)
@@ -220,30 +222,13 @@ def sizes(gallery: Gallery, sidebar: Sidebar) -> None:
     page.theme(THEMES["light"])
 
 
-#: JupyterLab keeps a sidebar at 250 px, unless a theme says otherwise.
-_NARROW = """
-(() => {
-  const root = document.documentElement;
-  const split = jupyterapp.shell._hsplitPanel;
-  root.style.setProperty('--jp-sidebar-min-width', `${arguments[0]}px`);
-  for (const part of split.widgets) part.fit();
-  setTimeout(() => {
-    const left = arguments[0] / split.node.clientWidth;
-    split.setRelativeSizes([left, 1 - left, 0]);
-  }, 100);
-})()
-"""
-
-
-@contextmanager
-def narrow(page: Page, width: int) -> Iterator[None]:
-    """Make the sidebar narrower than JupyterLab lets people make it; as wide as before afterwards."""
-    wide = "document.querySelector(arguments[0]).clientWidth"
-    before = page.ask(wide, PLACE)
-    page.ask(_NARROW, width)
-    page.until(lambda: abs(page.ask(wide, PLACE) - width) < 3, f"{width} px")
-    yield
-    page.ask(_NARROW, before)
+def narrow(page: Page, width: int) -> None:
+    """Draw the sidebar narrower than the 250 px at which JupyterLab keeps it; 0 is as wide as it is."""
+    page.driver.execute_script(
+        "document.querySelector(arguments[0]).style.maxWidth = arguments[1]",
+        INNER,
+        f"{width}px" if width else "",
+    )
 
 
 def asked(gallery: Gallery, sidebar: Sidebar) -> None:

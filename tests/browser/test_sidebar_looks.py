@@ -154,7 +154,7 @@ def test_a_long_log(page: Page, sidebar: Sidebar) -> None:
 @pytest.mark.skipif(
     not AXE.exists(), reason="axe-core is installed with the JupyterLab extension's tools: npm ci"
 )
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark", "JupyterLab Dark High Contrast"])
 def test_axe_finds_nothing(page: Page, sidebar: Sidebar, theme: str) -> None:
     page.theme(theme)
     page.driver.execute_script(AXE.read_text("utf-8"))
@@ -186,3 +186,28 @@ def violations(page: Page, selector: str) -> list[str]:
     )
     assert looked_at, selector
     return list(found)
+
+
+_MOVES = """
+[...document.querySelectorAll(arguments[0])].flatMap((root) => [root, ...root.querySelectorAll('*')])
+  .filter((node) => {
+    const { animationName, transitionDuration } = getComputedStyle(node);
+    const times = transitionDuration.split(', ').map((time) => parseFloat(time));
+    return animationName !== 'none' || Math.max(...times) > 0.001;
+  })
+  .map((node) => node.outerHTML.slice(0, 120))
+"""
+
+
+def test_nothing_moves_by_itself_for_those_who_asked_for_that(page: Page, sidebar: Sidebar) -> None:
+    page.driver.execute_script(
+        "jupyterapp.commands.execute('jupyter-rayoffload:open-job', {id: arguments[0]})", "step0-000000"
+    )
+    sidebar.page_says("step0")
+    reduced = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": reduced})
+    try:
+        assert page.ask("matchMedia('(prefers-reduced-motion: reduce)').matches")
+        assert page.ask(_MOVES, f"{PLACE}, .jp-RayOffload-page, .jp-RayOffload-status") == []
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

@@ -13,7 +13,7 @@ import psutil
 
 from jupyter_rayoffload import __version__
 
-from . import batch, blocked, bundle, cold, data, files, importing, lines, peers
+from . import batch, blocked, bundle, cold, data, files, importing, lines, peers, warm
 from .common import Figure, opened, progress, table, version_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -45,7 +45,7 @@ run on the same cluster. The ratio says more than the times.
 {where}
 
 Where the load is above the number of CPUs, the times are those of a busy machine, and the ratios are rough.
-A job pays Ray's own start of a job and the start of its Python. Standbys, which take that away, are planned.
+The first job pays Ray's own start of a job and the start of its Python. The next one is handed to a standby.
 
 {bundle.section(bundle.parts())}
 """
@@ -61,7 +61,7 @@ def main() -> int:
     missing: list[str] = []
     progress("Starting a private cluster")
     with opened() as bench:
-        for script in (importing, files, data, peers, lines, blocked, cold, batch):
+        for script in (importing, files, data, peers, lines, blocked, warm, cold, batch):
             progress((script.__doc__ or "").partition(":")[0])
             try:
                 figures += script.measure(bench)

@@ -12,9 +12,96 @@ from typing import Any
 
 from jupyter_rayoffload.remote import codec
 from jupyter_rayoffload.remote.events import Numbers
-from jupyter_rayoffload.remote.records import checked_id, ended
+from jupyter_rayoffload.remote.records import TAKEN_BACK, checked_id, ended
 from jupyter_rayoffload.remote.signing import Signer
 from jupyter_rayoffload.remote.store import Entry, Missing, Payload, Taken
+
+
+class MemoryHandovers:
+    """A :class:`~jupyter_rayoffload.remote.handover.Handovers` in this process; no standby dies."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._plans: dict[str, dict[str, Any]] = {}
+        self._lists: dict[str, list[str]] = {}
+        self._letters: dict[str, list[dict[str, Any]]] = {}
+        self._words: dict[str, list[str]] = {}
+
+    def order(self, standby: str, plan: Mapping[str, Any]) -> None:
+        with self._changed:
+            self._plans[standby] = dict(plan)
+
+    def hand(self, keys: Sequence[str], job_id: str, attempt: int) -> str:
+        with self._changed:
+            for key in keys:
+                while self._lists.get(key):
+                    standby = self._lists[key].pop(0)
+                    if standby in self._plans:
+                        self._letters.setdefault(standby, []).append({"job": job_id, "attempt": attempt})
+                        self._changed.notify_all()
+                        return standby
+        return ""
+
+    def taken(self, standby: str, job_id: str, seconds: float) -> bool:
+        return self._next(self._words, standby, seconds) == job_id
+
+    def waiting(self) -> list[dict[str, Any]]:
+        with self._changed:
+            return [{**plan, "id": i} for i, plan in self._plans.items() if "since" in plan]
+
+    def pending(self, key: str) -> int:
+        with self._changed:
+            return sum(plan["key"] == key for plan in self._plans.values())
+
+    def dismiss(self, standby: str, key: str) -> None:
+        with self._changed:
+            self._plans.pop(standby, None)
+            if standby in self._lists.get(key, ()):
+                self._lists[key].remove(standby)
+                self._letters.setdefault(standby, []).append({"end": True})
+                self._changed.notify_all()
+
+    def plan(self, standby: str) -> dict[str, Any]:
+        with self._changed:
+            if standby not in self._plans:
+                raise Missing(f"nobody waits for {standby}")
+            return {**self._plans[standby], "id": standby}
+
+    def announce(self, standby: str, plan: Mapping[str, Any]) -> bool:
+        with self._changed:
+            if standby not in self._plans:
+                return False
+            self._plans[standby] = dict(plan)
+            listed = self._lists.setdefault(plan["key"], [])
+            if standby not in listed:
+                listed.append(standby)
+            return True
+
+    def beat(self, standby: str) -> bool:
+        with self._changed:
+            return standby in self._plans
+
+    def await_letter(self, standby: str, seconds: float) -> dict[str, Any] | None:
+        return self._next(self._letters, standby, seconds)
+
+    def take(self, standby: str, job_id: str) -> None:
+        with self._changed:
+            self._plans.pop(standby, None)
+            self._words.setdefault(standby, []).append(job_id)
+            self._changed.notify_all()
+
+    def leave(self, standby: str, key: str) -> bool:
+        with self._changed:
+            self._plans.pop(standby, None)
+            listed = standby in self._lists.get(key, ())
+            if listed:
+                self._lists[key].remove(standby)
+            return listed
+
+    def _next(self, queues: dict[str, list[Any]], standby: str, seconds: float) -> Any:
+        with self._changed:
+            there = self._changed.wait_for(lambda: queues.get(standby), seconds)
+            return queues[standby].pop(0) if there else None
 
 
 class MemoryStore:
@@ -32,6 +119,7 @@ class MemoryStore:
         self._payloads: dict[tuple[str, str], tuple[dict[str, Any], bytes]] = {}
         self._blobs: dict[str, bytes] = {}
         self._packages: dict[str, bytes] = {}
+        self.handovers = MemoryHandovers()
 
     def ping(self) -> None:
         pass
@@ -76,11 +164,19 @@ class MemoryStore:
                 record.pop("stop", None)
             return True
 
-    def claim(self, job_id: str, attempt: int, by: str) -> bool:
+    def claim(self, job_id: str, attempt: int, by: str, *, standby: bool = False) -> bool:
         with self._lock:
-            value = json.dumps({"by": by, "time": time.time()})
-            taken = self._record(job_id).setdefault(f"claim:{attempt}", value)
-            return bool(json.loads(taken)["by"] == by)
+            taken = self._taken(job_id, f"claim:{attempt}", by)
+            if taken == TAKEN_BACK and not standby:
+                taken = self._taken(job_id, f"claim:{attempt}:own", by)
+            return taken == by
+
+    def _taken(self, job_id: str, field: str, by: str) -> str:
+        value = json.dumps({"by": by, "time": time.time()})
+        return str(json.loads(self._record(job_id).setdefault(field, value))["by"])
+
+    def take_back(self, job_id: str, attempt: int) -> bool:
+        return self.claim(job_id, attempt, TAKEN_BACK, standby=True)
 
     def void(self, job_id: str, attempt: int) -> bool:
         return self.claim(job_id, attempt, "nobody")

@@ -376,3 +376,84 @@ def test_a_deleted_job_leaves_nothing(store: Any, job: str) -> None:
     with pytest.raises(Missing):
         store.peek_payload(job, "inputs")
     store.delete(job)
+
+
+# ---------------------------------------------------------------------- standbys
+
+
+def waits(store: Any, standby: str, key: str = "a") -> None:
+    """Order a standby, and let it wait."""
+    store.handovers.order(standby, {"key": key, "idle": 60})
+    assert store.handovers.announce(standby, {**store.handovers.plan(standby), "since": 1.0, "memory": 5})
+
+
+@pytest.fixture
+def nobody_waits(store: Any) -> Iterator[None]:
+    """Let all standbys of a test go, for the store is shared."""
+    yield
+    for standby in ("first", "second", "coming", "there", "idle", "busy", "one", "two"):
+        for key in ("a", "b"):
+            store.handovers.dismiss(standby, key)
+
+
+@pytest.mark.usefixtures("nobody_waits")
+def test_a_job_goes_to_the_first_that_waits_under_its_keys(store: Any) -> None:
+    ours = store.handovers
+    assert ours.hand(["a", "b"], "job", 1) == ""
+    waits(store, "second", "b")
+    waits(store, "first", "a")
+    assert ours.hand(["a", "b"], "job", 2) == "first"
+    assert ours.await_letter("first", 1) == {"job": "job", "attempt": 2}
+    assert ours.hand(["a", "b"], "job", 3) == "second"
+    assert ours.hand(["a", "b"], "job", 4) == ""
+    assert not ours.taken("first", "job", 0.05)
+    ours.take("first", "job")
+    assert ours.taken("first", "job", 1)
+
+
+@pytest.mark.usefixtures("nobody_waits")
+def test_those_that_wait_are_listed_with_what_they_hold(store: Any) -> None:
+    ours = store.handovers
+    ours.order("coming", {"key": "a", "idle": 60})
+    assert ours.waiting() == [] and ours.pending("a") == 1
+    waits(store, "there")
+    [found] = ours.waiting()
+    assert (found["id"], found["key"], found["memory"]) == ("there", "a", 5)
+    assert ours.pending("a") == 2 and ours.pending("b") == 0
+    ours.hand(["a"], "job", 1)
+    ours.take("there", "job")
+    assert ours.waiting() == [] and ours.pending("a") == 1
+
+
+@pytest.mark.usefixtures("nobody_waits")
+def test_one_that_is_not_wanted_hears_it_and_one_with_a_job_keeps_it(store: Any) -> None:
+    ours = store.handovers
+    waits(store, "idle")
+    ours.dismiss("idle", "a")
+    assert ours.await_letter("idle", 1) == {"end": True}
+    assert ours.hand(["a"], "job", 1) == ""
+    waits(store, "busy")
+    assert ours.hand(["a"], "job", 1) == "busy"
+    ours.dismiss("busy", "a")
+    assert ours.await_letter("busy", 1) == {"job": "job", "attempt": 1}
+    assert ours.await_letter("busy", 0.05) is None
+
+
+@pytest.mark.usefixtures("nobody_waits")
+def test_whoever_leaves_knows_whether_a_letter_is_on_its_way(store: Any) -> None:
+    ours = store.handovers
+    waits(store, "one")
+    assert ours.leave("one", "a") and not ours.waiting()
+    waits(store, "two")
+    ours.hand(["a"], "job", 1)
+    assert not ours.leave("two", "a")
+    assert ours.await_letter("two", 1) == {"job": "job", "attempt": 1}
+
+
+def test_an_attempt_that_was_taken_back_is_claimed_by_its_own_submission_alone(store: Any, job: str) -> None:
+    assert store.take_back(job, 1)
+    assert not store.claim(job, 1, "standby", standby=True)
+    assert store.claim(job, 1, "own") and store.claim(job, 1, "own")
+    assert not store.claim(job, 1, "another")
+    assert store.claim(job, 2, "standby", standby=True)
+    assert not store.take_back(job, 2) and not store.claim(job, 2, "own")

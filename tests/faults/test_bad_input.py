@@ -70,7 +70,7 @@ LINES = {
     "--profile big": "there is no profile 'big': the embedded cluster has no profiles",
     "--cluster ''": "expected some text",
     "--pip 'not a req!!'": "expected a requirement such as 'polars>=1'",
-    "--map xs": "--map is planned, and not there yet",
+    "--map xs": "expected NAME=EXPR, such as --map store=stores",
     "--pip": "expected at least one argument",
     "--py-module": "expected at least one argument",
     "--exclude": "expected at least one argument",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_core.paths import jupyter_runtime_dir
 
 from ..course import Course
-from ..errors import ClusterNotRunning, JobNotFound, OffloadError, StillRunning, UsageError
+from ..errors import ClusterNotRunning, JobError, JobNotFound, OffloadError, StillRunning
 from ..ledger import find, newest, read_fields, read_record, recent, request_stop
 from ..link import Link, blocking
 from ..models import ClusterInfo, ClusterPhase, ClusterSpec, JobRecord, Phase
@@ -300,6 +300,8 @@ class Service:
         Raises
         ------
         JobNotFound, Expired, UsageError
+        JobError, StillRunning
+            There is no failed item to run again, or not yet.
         """
         record = await self.job(job_id)
         given = dict(changes)
@@ -315,9 +317,11 @@ class Service:
 
     async def _good_items(self, record: JobRecord) -> list[Done]:
         """Give the items of a batch that has ended which a retry takes over."""
-        if record.spec.batch is None or not record.phase.ended:
-            what = "is no batch" if record.spec.batch is None else "still runs"
-            raise UsageError(f"job {record.id} {what}", "Items are run again of a batch that has ended")
+        # What was asked is well-formed: it is the job that has nothing for it.
+        if record.spec.batch is None:
+            raise JobError(f"job {record.id} is no batch", "Rerun it as a whole, without `failed`")
+        if not record.phase.ended:
+            raise StillRunning(f"job {record.id} still runs", "Items are run again when it has ended")
         contents, after, more = list[Mapping[str, Any]](), "0", True
         while more:
             entries, more = await self.entries(record.id, after)
@@ -325,7 +329,7 @@ class Service:
             after = entries[-1].id if entries else after
         kept = [done for _, done in sorted(ended_of(contents).items()) if done.ok]
         if len(kept) == record.spec.batch.total:
-            raise UsageError(f"no item of job {record.id} has failed", "Rerun it to run all of them again")
+            raise JobError(f"no item of job {record.id} has failed", "Rerun it to run all of them again")
         return kept
 
     # ------------------------------------------------------------------ what a job has shown

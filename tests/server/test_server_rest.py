@@ -261,6 +261,8 @@ def test_a_job_whose_inputs_have_gone_cannot_be_run_again(scene: Scene) -> None:
     scene.up()
     scene.parts.job("fit-1")
     refused(scene.server.api("POST", "jobs/fit-1/rerun"), 410, "Expired")
+    said = refused(scene.server.api("POST", "jobs/fit-1/rerun", {"failed": True}), 409, "JobError")
+    assert "fit-1 is no batch" in said["message"]
     assert scene.parts.store.ids() == ["fit-1"]  # and there is no trace of the new one
 
 

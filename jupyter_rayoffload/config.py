@@ -211,11 +211,12 @@ class RayOffload(Configurable):
         "are told. 'warn': all that is told, nothing refused. 'off': nobody looks.",
     ).tag(config=True)
     standby = Int(
-        1,
+        None,
+        allow_none=True,
         min=0,
         help="Runners that are started ahead and wait for the next cell, so that it begins in milliseconds. "
         "They hold memory (%ray cluster says how much), no GPU, and no more than what a job has that asks "
-        "for nothing. 0: none.",
+        "for nothing. 0: none. Default: 1 on the embedded cluster, 0 on others.",
     ).tag(config=True)
     standby_idle = Float(600, min=1, help="Seconds after which a runner that waits in vain ends.").tag(
         config=True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Link", "Opener", "blocking", "open_link", "translated"]
 
 _T = TypeVar("_T")
-
-#: How long an answer of the head counts, seconds; and where the file of its connection says more.
-PROOF_SECONDS, KEPT_SECONDS = 5.0, 600.0
 
 
 @dataclass
@@ -50,7 +46,7 @@ class Link:
     libraries: dict[str, str] = field(default_factory=dict)
     provided: dict[str, float] = field(default_factory=dict)
     stored: dict[str, float] = field(default_factory=dict)
-    _proof: tuple[float, tuple[int, int] | None] = field(default=(float("-inf"), None), init=False)
+    _proof: tuple[int, int] | None = field(default=None, init=False)
 
     @property
     def info(self) -> ClusterInfo:
@@ -64,6 +60,7 @@ class Link:
 
     async def answers(self) -> bool:
         """Whether the head that was found when this was opened still answers."""
+        self._proof = None
         if not self.info.address:  # this is the way to a store alone
             return False
         try:
@@ -72,16 +69,15 @@ class Link:
             return False
         same = not self.info.session or version.get("session_name") == self.info.session
         if same:
-            self._proof = (time.monotonic(), self._file())
+            self._proof = self._file()
         return same
 
     def answered(self) -> bool:
-        """Whether it did a moment ago, and nothing since says that it has gone; asks nobody."""
-        when, file = self._proof
-        age = time.monotonic() - when
-        if self.info.kind == "embedded":  # its keeper takes the file away when the head has gone
-            return age < KEPT_SECONDS and file is not None and file == self._file()
-        return age < PROOF_SECONDS
+        """Whether it did when it was asked last, and nothing since says that it has gone; asks nobody.
+
+        Only of the embedded cluster that is known: its keeper takes the file away when the head has gone.
+        """
+        return self.info.kind == "embedded" and self._proof is not None and self._proof == self._file()
 
     def _file(self) -> tuple[int, int] | None:
         try:

@@ -68,7 +68,7 @@ class Standbys:
         StoreError
             Nobody knows whether a standby has it: it must not be submitted as well.
         """
-        if not self._may_stand_by(spec) or "environ" in spec.source:
+        if not self._may_stand_by(spec, link) or "environ" in spec.source:
             return ""  # what reads the environment when it is imported has been imported
         if spec.batch and entrypoint_resources(None, link):
             return ""  # its items may need what a standby holds
@@ -79,7 +79,7 @@ class Standbys:
 
     def behind(self, course: Course, link: Link) -> None:
         """Order a standby behind a job that was just submitted, for the next one like it."""
-        if self._may_stand_by(course.record.spec):
+        if self._may_stand_by(course.record.spec, link):
             self._start(self._order_behind(course, link))
 
     async def aclose(self) -> None:
@@ -88,9 +88,15 @@ class Standbys:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _may_stand_by(self, spec: JobSpec) -> bool:
+    def _may_stand_by(self, spec: JobSpec, link: Link) -> bool:
         # Standbys hold the default resources, and no GPU.
-        return bool(self._config.standby) and not spec.options.resources.by_name()
+        return bool(self._wanted(link)) and not spec.options.resources.by_name()
+
+    def _wanted(self, link: Link) -> int:
+        """Give how many there should be for the next job."""
+        if self._config.standby is None:
+            return 1 if link.info.kind == "embedded" else 0
+        return int(self._config.standby)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -116,7 +122,7 @@ class Standbys:
         connect = _uses_ray(spec) and not changed
         key = self._key(spec, link, connect)
         await self._dismiss_others(key)
-        for _ in range(self._config.standby - await blocking(link.store.handovers.pending, key)):
+        for _ in range(self._wanted(link) - await blocking(link.store.handovers.pending, key)):
             await self._submit(spec, key, connect, link)
         if self._ordered and entrypoint_resources(None, link) and self._yielding is None:
             self._yielding = self._start(self._yield(link))

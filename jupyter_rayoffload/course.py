@@ -73,6 +73,7 @@ class Course:
     def __init__(self, record: JobRecord) -> None:
         self.record = record
         self.end: Mapping[str, Any] = {}  # the runner's last word
+        self.values: dict[str, bytes] = {}  # small payloads that came with it, by slot: signed, not checked
         self.read = "0"  # of its stream, the last entry that was taken in
         self.ended = asyncio.Event()
         self.ended_here: float | None = None  # when this process learnt of it: clocks of others may differ

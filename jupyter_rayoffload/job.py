@@ -226,7 +226,7 @@ class Job:
         if slot not in self._values:
             from .remote.codec import thaw
 
-            header, graph, buffers = self._session.call(self._session.offloader.fetch(self.record, slot))
+            header, graph, buffers = self.fetch(slot)
             names = [v["name"] for v in header["values"]]
             absent: dict[str, str] = {}
             self._values[slot] = thaw(
@@ -250,7 +250,9 @@ class Job:
 
     def fetch(self, slot: str) -> Any:
         """Fetch a payload, checked and not yet unpickled."""
-        return self._session.call(self._session.offloader.fetch(self.record, slot))
+        offloader = self._session.offloader
+        came = offloader.opened(self._course, slot)
+        return self._session.call(offloader.fetch(self.record, slot)) if came is None else came
 
     def thaw(self, payload: Any, names: Sequence[str], refused: dict[str, str]) -> dict[str, Any]:
         """Unpickle values of a payload; what needs a library that is not here is in `refused`."""

@@ -19,7 +19,7 @@ from .course import Course, Draft, new_id
 from .errors import DependencyFailed, JobNotFound, NotEnoughResources, OffloadError, StoreError
 from .homecoming import bring_home
 from .ledger import newest, read_fields, read_record, request_stop
-from .link import Link, Opener, blocking, open_link
+from .link import Link, Opener, blocking, open_link, translated
 from .links import Links
 from .models import (
     Batch,
@@ -135,15 +135,14 @@ class Offloader:
             done += buffer.size
 
     async def _submit_draft(self, draft: Draft, course: Course) -> Link:
-        packing = asyncio.ensure_future(self._pack(draft, course))
+        packing, written = asyncio.ensure_future(self._pack(draft, course)), False
         await asyncio.sleep(0)  # side by side, but the workspace begins
         try:
             link = await self._cluster(draft.spec.options, course)
             await asyncio.wait({packing}, timeout=PACKING_SECONDS)
             if not draft.copy_from:  # from now on it can be found by its id
-                spec = course.record.spec
-                await blocking(link.store.create, spec.id, {"spec": spec.to_json()}, spec.created)
-            written = packing.done()
+                written = packing.done()
+                await self._enter(draft if written else None, course, link)
             packed = await packing
         finally:
             packing.cancel()
@@ -153,6 +152,19 @@ class Offloader:
             await self._await_upstream(course)
             await self._lay_over(course, link)
             return await self._submit(course, link)
+
+    async def _enter(self, draft: Draft | None, course: Course, link: Link) -> None:
+        """Enter the job into the store, and small inputs of its draft if that is all that they wait for."""
+        spec, state = course.record.spec, course.record.to_json()
+        del state["spec"]
+        sealed = b""
+        if draft is not None and draft.frozen is not None:
+            sealed = link.store.seal_payload(spec.id, "inputs", draft.frozen) or b""
+        fields = {"spec": spec.to_json(), "state": state}
+        await blocking(link.store.create, spec.id, fields, spec.created, sealed)
+        if sealed and draft is not None:
+            draft.frozen = None
+            self._mark_sent(course, reused=False)
 
     async def _cluster(self, options: JobOptions, course: Course) -> Link:
         def on_change(info: ClusterInfo) -> None:
@@ -430,6 +442,19 @@ class Offloader:
         """
         link = await self.links.reach(record.cluster)
         return await blocking(link.store.fetch_payload, record.id, slot)
+
+    def opened(self, course: Course, slot: str) -> Any:
+        """Give a payload that came with the job's end, as :meth:`fetch` gives one; None if it did not.
+
+        Raises
+        ------
+        Forged, FormatMismatch
+        """
+        came, link = course.values.pop(slot, None), self.links.used(course.record.cluster)
+        if came is None or link is None:
+            return None
+        with translated():
+            return link.store.open_payload(course.record.id, slot, came)
 
     async def settled(self, record: JobRecord) -> None:
         """Tell the store what has become of outputs and files; what has landed it need not keep long."""

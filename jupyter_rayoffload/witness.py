@@ -26,6 +26,9 @@ __all__ = ["Witness"]
 POLL_SECONDS = 1.0
 #: How long the runner's own last word may come after Ray's, seconds.
 GRACE_SECONDS = 3.0
+#: Between the end of a job and its last save, seconds: the notebook takes first what it has waited for. The
+#: runner has written the end itself.
+REST_SECONDS = 0.05
 #: How long an unreachable head may stay so before its silent jobs count as lost, seconds.
 UNREACHABLE_SECONDS = 90.0
 
@@ -72,6 +75,7 @@ class Witness:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(REST_SECONDS)
         await self._save(self._course)
 
     async def _events(self) -> None:
@@ -95,6 +99,8 @@ class Witness:
         # A retry starts a new runner: what an earlier one printed is log, what it said of phases is past.
         current = entry.writer == self._record.submission_id or not self._record.attempt
         self._course.read = entry.id
+        if current:
+            self._course.values = entry.values
         for message in entry.messages:
             if message["type"] == "libraries":
                 learn(self._record.spec, self._link, message["content"]["libraries"])
@@ -184,10 +190,10 @@ class Witness:
         """Write the state whenever its phase has changed, for those who list jobs."""
         seen = None
         while True:
+            await asyncio.sleep(0.5)  # a short job is saved when it has ended
             if self._record.phase is not seen:
                 seen = self._record.phase
                 await self._save(self._course)
-            await asyncio.sleep(0.5)
 
 
 def waits_for(record: JobRecord) -> str:

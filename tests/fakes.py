@@ -12,6 +12,7 @@ from typing import Any
 
 from jupyter_rayoffload.remote import codec
 from jupyter_rayoffload.remote.events import Numbers
+from jupyter_rayoffload.remote.payloads import SMALL
 from jupyter_rayoffload.remote.records import TAKEN_BACK, checked_id, ended
 from jupyter_rayoffload.remote.signing import Signer
 from jupyter_rayoffload.remote.store import Entry, Missing, Payload, Taken
@@ -132,11 +133,15 @@ class MemoryStore:
 
     # ------------------------------------------------------------------ records
 
-    def create(self, job_id: str, fields: Mapping[str, Any], created: float | None = None) -> None:
+    def create(
+        self, job_id: str, fields: Mapping[str, Any], created: float | None = None, inputs: bytes = b""
+    ) -> None:
         with self._lock:
             if checked_id(job_id) in self._records:
                 raise Taken(job_id)
             self._records[job_id] = {name: json.dumps(value) for name, value in fields.items()}
+            if inputs:
+                self._payloads[job_id, "inputs"] = self._opened(job_id, "inputs", inputs)
             self._created[job_id] = time.time() if created is None else created
 
     def read(self, job_id: str) -> dict[str, Any] | None:
@@ -174,6 +179,21 @@ class MemoryStore:
     def _taken(self, job_id: str, field: str, by: str) -> str:
         value = json.dumps({"by": by, "time": time.time()})
         return str(json.loads(self._record(job_id).setdefault(field, value))["by"])
+
+    def accept(self, job_id: str, attempt: int, by: str) -> tuple[dict[str, Any] | None, bool]:
+        with self._lock:
+            record = self.read(job_id)
+            return record, record is not None and self.claim(job_id, attempt, by)
+
+    def accept_handed(
+        self, standby: str, job_id: str, attempt: int, by: str
+    ) -> tuple[dict[str, Any] | None, bool]:
+        with self._lock:
+            record = self.read(job_id)
+            mine = record is not None and self.claim(job_id, attempt, by, standby=True)
+        if mine:
+            self.handovers.take(standby, job_id)
+        return record, mine
 
     def take_back(self, job_id: str, attempt: int) -> bool:
         return self.claim(job_id, attempt, TAKEN_BACK, standby=True)
@@ -213,11 +233,33 @@ class MemoryStore:
 
     # ------------------------------------------------------------------ events
 
-    def append(self, job_id: str, writer: str, number: int, messages: list[dict[str, Any]]) -> None:
+    def append(
+        self,
+        job_id: str,
+        writer: str,
+        number: int,
+        messages: list[dict[str, Any]],
+        values: Mapping[str, bytes] | None = None,
+    ) -> None:
         with self._lock:
             stream = self._events.setdefault(checked_id(job_id), [])
             copied = json.loads(json.dumps(messages))
-            stream.append(Entry(f"{len(stream) + 1}-0", writer, number, copied))
+            stream.append(Entry(f"{len(stream) + 1}-0", writer, number, copied, values=dict(values or {})))
+
+    def conclude(
+        self,
+        job_id: str,
+        writer: str,
+        number: int,
+        messages: list[dict[str, Any]],
+        end: Mapping[str, Any],
+        values: Mapping[str, bytes],
+    ) -> None:
+        with self._lock:
+            self.write(job_id, "end", end)
+            for slot, raw in values.items():
+                self._payloads[job_id, slot] = self._opened(job_id, slot, raw)
+            self.append(job_id, writer, number, messages, values)
 
     def read_events(
         self, job_id: str, after: str = "0", block_ms: int = 0, count: int | None = None
@@ -245,16 +287,22 @@ class MemoryStore:
 
     def put_payload(self, job_id: str, slot: str, frozen: codec.Frozen, on_progress: Any = None) -> int:
         sent = sum(self.put_blob(buffer.digest, buffer.data, on_progress) for buffer in frozen.buffers)
-        header = {
-            **codec.header(),
-            "cloudpickle": "",
-            "libraries": frozen.libraries,
-            "values": frozen.values,
-            "buffers": [{"digest": b.digest, "size": b.size} for b in frozen.buffers],
-        }
         with self._lock:
-            self._payloads[checked_id(job_id), slot] = (header, frozen.graph)
+            self._payloads[checked_id(job_id), slot] = (_header(frozen), frozen.graph)
         return sent + len(frozen.graph)
+
+    def seal_payload(self, job_id: str, slot: str, frozen: codec.Frozen) -> bytes | None:
+        if frozen.buffers or len(frozen.graph) > SMALL:
+            return None
+        data = json.dumps(_header(frozen)).encode() + b"\n" + frozen.graph
+        return self._signer.sign(f"{checked_id(job_id)}:{slot}", data)
+
+    def open_payload(self, job_id: str, slot: str, data: bytes) -> Payload:
+        return Payload(*self._opened(job_id, slot, data), [])
+
+    def _opened(self, job_id: str, slot: str, data: bytes) -> tuple[dict[str, Any], bytes]:
+        line, _, graph = self._signer.check(f"{job_id}:{slot}", data).partition(b"\n")
+        return json.loads(line), graph
 
     def peek_payload(self, job_id: str, slot: str) -> dict[str, Any]:
         with self._lock:
@@ -315,3 +363,13 @@ class MemoryStore:
         if name not in self._packages:
             raise Missing(f"package {name}")
         path.write_bytes(self._packages[name])
+
+
+def _header(frozen: codec.Frozen) -> dict[str, Any]:
+    return {
+        **codec.header(),
+        "cloudpickle": "",
+        "libraries": frozen.libraries,
+        "values": frozen.values,
+        "buffers": [{"digest": b.digest, "size": b.size} for b in frozen.buffers],
+    }

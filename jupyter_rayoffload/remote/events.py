@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -21,6 +21,8 @@ __all__ = ["Entry", "Numbers", "events_key", "follow", "open_entry", "seal_entry
 
 #: Milliseconds that one read blocks: below the time-out, which tells a silent job from a dead connection.
 BLOCK_MS = 4000
+#: What the name of a field begins with that has a payload.
+_VALUES = "values:"
 #: Entries of one read; a writer's batch has at most some 100 KB.
 COUNT = 100
 
@@ -40,6 +42,8 @@ class Entry:
         ``{"t", "type", "content"}``.
     lost : int
         How many entries of this writer are missing before this one; :class:`Numbers` sets it.
+    values : dict of str to bytes
+        Small payloads that came with it, by slot, as they lie in the store: signed, and not yet checked.
     """
 
     id: str
@@ -47,6 +51,7 @@ class Entry:
     number: int
     messages: list[dict[str, Any]]
     lost: int = 0
+    values: dict[str, bytes] = field(default_factory=dict)
 
 
 class Numbers:
@@ -85,11 +90,20 @@ def _context(job_id: str, writer: str, number: int) -> str:
 
 
 def seal_entry(
-    signer: Signer, job_id: str, writer: str, number: int, messages: list[dict[str, Any]]
+    signer: Signer,
+    job_id: str,
+    writer: str,
+    number: int,
+    messages: list[dict[str, Any]],
+    values: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """Give the fields of one stream entry; the signature binds them to job, writer and number."""
+    """Give the fields of one stream entry; the signature binds them to job, writer and number.
+
+    Payloads among them have a signature of their own, for their own place.
+    """
     data = json.dumps(messages).encode()
-    return {"w": writer, "n": number, "d": signer.sign(_context(job_id, writer, number), data)}
+    fields = {"w": writer, "n": number, "d": signer.sign(_context(job_id, writer, number), data)}
+    return fields | {f"{_VALUES}{slot}": raw for slot, raw in (values or {}).items()}
 
 
 def open_entry(signer: Signer, job_id: str, entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
@@ -104,7 +118,9 @@ def open_entry(signer: Signer, job_id: str, entry_id: bytes, fields: dict[bytes,
     except (KeyError, ValueError):
         raise Tampered(f"entry {entry_id.decode()} of {events_key(job_id)} is none of ours") from None
     messages = json.loads(signer.check(_context(job_id, writer, number), data))
-    return Entry(entry_id.decode(), writer, number, messages)
+    given = {name.decode(): raw for name, raw in fields.items()}
+    values = {name[len(_VALUES) :]: raw for name, raw in given.items() if name.startswith(_VALUES)}
+    return Entry(entry_id.decode(), writer, number, messages, values=values)
 
 
 async def follow(

@@ -7,6 +7,7 @@ the cell, ends its children, and says how the job ended.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -16,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pair
 from typing import Any
@@ -46,6 +47,9 @@ GOODBYE_SECONDS = 15.0
 LEFTOVER_SECONDS = 0.5
 #: print() writes its arguments one by one: a line read after so long is most likely whole, seconds.
 PRINT_SECONDS = 0.002
+#: A cell that ends within this is left alone until then, seconds: on few cores each thing done beside it
+#: costs it time, and its whole story takes one message.
+HEAD_START_SECONDS = 0.02
 #: Exit code of a job that ran out of time; that of timeout(1).
 TIMED_OUT = 124
 
@@ -72,8 +76,6 @@ class Guard:
         Id of the process that will execute the cell.
     pair : multiprocessing.connection.Connection
     pipes : list of Pipe
-    on_begin : callable, optional
-        Called when the cell has what it is to run.
     """
 
     def __init__(
@@ -86,22 +88,23 @@ class Guard:
         cell: int,
         pair: Pair,
         pipes: list[Pipe],
-        on_begin: Callable[[], object] | None = None,
     ) -> None:
         self._store, self._job_id, self._attempt = store, job_id, attempt
         self._spec: Mapping[str, Any] = record["spec"]
         self._state: dict[str, Any] = dict(record.get("state") or {})
         self._cell, self._pair, self._pipes = cell, pair, pipes
-        self._on_begin = on_begin
         self._inbox: Inbox | None = Inbox(pair)
         writer = submission_id() or f"{job_id}-{attempt}"
         limit = int(os.environ.get("RAYOFFLOAD_OUTPUT_LIMIT") or OUTPUT_LIMIT)
         self._publisher = Publisher(
-            lambda number, messages: impatient.append(job_id, writer, number, messages), (StoreFault,), limit
+            lambda number, messages: impatient.append(job_id, writer, number, messages),
+            (StoreFault,),
+            limit,
+            held=True,
         )
         self._pulse = Pulse(impatient, job_id, self._publisher, self._on_request)
         self._writer = writer
-        self._ooms = processes.oom_kills()
+        self._ooms = 0  # before the cell
         self._wake, self._waker = os.pipe()
         self._signal = 0
         self._requested = False
@@ -110,6 +113,7 @@ class Guard:
         self._end: dict[str, Any] | None = None
         self._quiet_until = 0.0
         self._times_out: float | None = None
+        self._settles: float | None = None  # when, unless the cell has ended by then
 
     # ------------------------------------------------------------------ from begin to end
 
@@ -120,7 +124,7 @@ class Guard:
         if mismatch:
             return self._conclude({"phase": "failed", "exit_code": NOT_THE_CELL, "failure": mismatch})
         self._send_spec()
-        self._begin()
+        self._note_begin()
         while self._status is None and self._end is None and not self._overdue():
             self._step()
         while self._status is not None and self._inbox and select.select([self._inbox], [], [], 0)[0]:
@@ -151,11 +155,11 @@ class Guard:
         """Let the cell run, before anything that it need not wait for."""
         with contextlib.suppress(OSError):
             self._pair.send_bytes(json.dumps(self._spec).encode())
-        if self._on_begin is not None:
-            self._on_begin()
 
-    def _begin(self) -> None:
-        session = _session()
+    def _note_begin(self) -> None:
+        """Take down that the cell runs; it is written when it has run for a while, or with its end."""
+        self._ooms = processes.oom_kills()
+        session, now = _session(), time.monotonic()
         first = {
             "phase": "running",
             "pid": self._cell,
@@ -167,19 +171,30 @@ class Guard:
         }
         self._publisher.put("phase", first)
         self._state = running_state(self._state, self._attempt, session, self._writer)
-        with contextlib.suppress(StoreFault, Tampered):
-            self._store.write_state(self._job_id, self._state)
-        self._pulse.start()
+        self._settles = now + HEAD_START_SECONDS
         timeout = (self._spec.get("options") or {}).get("timeout")
         if timeout:
-            self._times_out = time.monotonic() + timeout
+            self._times_out = now + timeout
+
+    def _settle(self) -> None:
+        """Begin what a cell needs that runs for a while."""
+        self._settles = None
+        self._note_libraries()
+        self._publisher.begin()
+        self._pulse.start()
+        with contextlib.suppress(StoreFault, Tampered):
+            self._store.write_state(self._job_id, self._state)
+
+    def _note_libraries(self) -> None:
         needed = self._spec.get("libraries")
-        if needed:  # the cell is on its way: it does not wait for this
+        if needed:
             self._publisher.put("libraries", {"libraries": installed(needed)})
 
     def _step(self) -> None:
         """Wait for something to happen, and deal with it."""
         now = time.monotonic()
+        if self._settles is not None and now >= self._settles:
+            self._settle()
         quiet = now < self._quiet_until
         room = self._publisher.has_room()
         sources: list[Any] = [self._wake]
@@ -203,6 +218,8 @@ class Guard:
 
     def _patience(self, now: float, quiet: bool) -> float:
         until = [now + (PAUSE_SECONDS / 2 if quiet else 3600.0)]
+        if self._settles is not None:
+            until.append(self._settles)
         if self._times_out and not self._stop:
             until.append(self._times_out)
         if self._stop:
@@ -226,7 +243,8 @@ class Guard:
         kind, content = message["type"], message["content"]
         if kind == "end":
             self._end = content
-        elif kind == "log":
+            return  # acknowledged when it is written: what the cell's process does then would cost it time
+        if kind == "log":
             _log(2, content["text"])
         elif kind != "sync":
             self._publisher.put(kind, content, size)
@@ -285,29 +303,36 @@ class Guard:
         self._pulse.stop()
         for pipe in self._pipes:
             self._publisher.stream(pipe.name, pipe.finish())
-        self._publisher.flush(STORE_PATIENCE)
-        end = {"t": time.time(), "attempt": self._attempt, "lines": self._publisher.lines, **end}
-        self._write(end)
-        self._publisher.put("phase", end)
-        if not self._publisher.flush(STORE_PATIENCE):
-            _log(2, f"rayoffload: the store was away too long: {self._publisher.trouble}\n")
-        self._write_state(end)  # who follows the job has heard it meanwhile
+        if self._settles is not None:
+            self._note_libraries()
+        sealed = {slot: base64.b64decode(text) for slot, text in end.get("sealed", {}).items()}
+        said = {k: v for k, v in end.items() if k != "sealed"}
+        end = {"t": time.time(), "attempt": self._attempt, "lines": self._publisher.lines, **said}
+        try:
+            self._write(end, sealed)
+            self._write_state(end)
+        except (StoreFault, Tampered) as error:
+            _log(2, f"rayoffload: the end of job {self._job_id} could not be written: {error}\n")
+        if self._inbox is not None and self._end is not None:
+            self._inbox.acknowledge()
         self._see_off()
         return int(end["exit_code"])
 
-    def _write(self, end: dict[str, Any]) -> None:
-        try:
-            self._store.write(self._job_id, "end", end)
-        except (StoreFault, Tampered) as error:
-            _log(2, f"rayoffload: the end of job {self._job_id} could not be written: {error}\n")
+    def _write(self, end: dict[str, Any], sealed: dict[str, bytes]) -> None:
+        """Write the end with what is left to say, and with values that the cell left to this."""
+        last = self._publisher.last(STORE_PATIENCE)
+        if last is None:
+            _log(2, f"rayoffload: the store was away too long: {self._publisher.trouble}\n")
+            return self._store.write(self._job_id, "end", end)
+        number, messages = last
+        messages.append({"t": round(end["t"], 3), "type": "phase", "content": end})
+        self._store.conclude(self._job_id, self._writer, number, messages, end, sealed)
 
     def _write_state(self, end: dict[str, Any]) -> None:
-        try:
-            record = self._store.read(self._job_id) or {}
-            state = ended_state(record.get("state") or self._state, end)
-            self._store.write_state(self._job_id, state)
-        except (StoreFault, Tampered) as error:
-            _log(2, f"rayoffload: the end of job {self._job_id} could not be written: {error}\n")
+        """Write the state; who follows the job has heard of its end by now."""
+        record = self._store.read(self._job_id) or {}
+        state = ended_state(record.get("state") or self._state, end)
+        self._store.write_state(self._job_id, state)
 
     def _see_off(self) -> None:
         """Let the cell's process end in order, for a while; what it still prints is for Ray's log alone."""

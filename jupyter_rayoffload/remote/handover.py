@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .link import Link, Missing, milliseconds
-from .records import checked_id
+from .records import Word, checked_id
 from .signing import Signer
 
 __all__ = ["Handovers"]
@@ -165,26 +165,24 @@ class Handovers:
         answer = self._link.run(lambda: self._link.client.blpop([key], timeout=seconds))
         return None if answer is None else dict(json.loads(self._signer.check("handover", answer[1])))
 
-    def take(self, standby: str, job_id: str) -> None:
-        """Say that the job has been claimed, to who handed it over; the standby is none from now on."""
-        word = self._signer.sign(f"taken:{standby}", job_id.encode())
-        key = self._key(standby, "taken")
-        self._link.many([("RPUSH", key, word), ("PEXPIRE", key, _ms(LETTER_SECONDS)), *self._gone(standby)])
+    def word(self, standby: str, job_id: str) -> Word:
+        """Give the word that the job has been claimed, to who handed it over."""
+        sealed = self._signer.sign(f"taken:{standby}", job_id.encode())
+        keys = [self._key(standby, "taken"), self._link.key("standbys"), self._key(standby, "plan")]
+        return Word(keys, [sealed, _ms(LETTER_SECONDS), standby])
 
     def leave(self, standby: str, key: str) -> bool:
         """Wait no longer; False if somebody has taken the standby out of the list, and a letter comes."""
         [listed, *_] = self._link.many(
-            [("LREM", self._link.key(f"standby:{key}"), 0, standby), *self._gone(standby)]
+            [
+                ("LREM", self._link.key(f"standby:{key}"), 0, standby),
+                ("ZREM", self._link.key("standbys"), standby),
+                ("UNLINK", self._key(standby, "plan")),
+            ]
         )
         return bool(listed)
 
     # ------------------------------------------------------------------ inner
-
-    def _gone(self, standby: str) -> list[tuple[Any, ...]]:
-        return [
-            ("ZREM", self._link.key("standbys"), standby),
-            ("UNLINK", self._key(standby, "plan")),
-        ]
 
     def _key(self, standby: str, what: str) -> str:
         return self._link.key(f"standby:{checked_id(standby)}:{what}")

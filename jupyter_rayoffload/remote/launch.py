@@ -102,21 +102,18 @@ def _stand_by(connection: Connection, standby: str, home: Path) -> int:
     store, impatient = connection.open_store(STORE_PATIENCE), connection.open_store(0.0)
     try:
         impatient.ping()  # its connection is there when the job comes
-        waiting = Waiting(store, standby, plan, cell)
-        job = waiting.job()
+        job = Waiting(store, standby, plan, cell).job()
     except (StoreFault, Tampered) as error:
         print(f"rayoffload: {standby} waits no longer: {error}", file=sys.stderr)
         return NOT_THE_CELL
     if job is None:
         return 0
-    return _guard(store, impatient, job, cell, lambda: waiting.say_taken(job))
+    return _guard(store, impatient, job, cell)
 
 
-def _guard(
-    store: Store, impatient: Store, job: Job, cell: CellHandle, on_begin: Callable[[], object] | None = None
-) -> int:
+def _guard(store: Store, impatient: Store, job: Job, cell: CellHandle) -> int:
     parts = (cell.pid, cell.pair, cell.pipes)
-    return Guard(store, impatient, job.id, job.attempt, job.record, *parts, on_begin).run()
+    return Guard(store, impatient, job.id, job.attempt, job.record, *parts).run()
 
 
 def _fork(connection: Connection, home: Path, plan: dict[str, Any] | None = None) -> CellHandle:

@@ -131,10 +131,12 @@ def installed(needed: Mapping[str, str]) -> dict[str, str]:
     -------
     dict of str to str
         By module. Empty text: it is not here; :data:`UNKNOWN`: it is, and another distribution brings it.
+        What a process has found once it gives again.
     """
     return {root: _version(root, name_and_version(text)[0]) for root, text in needed.items()}
 
 
+@functools.cache
 def _version(root: str, name: str) -> str:
     try:
         if importlib.util.find_spec(root) is None:

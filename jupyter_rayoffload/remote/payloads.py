@@ -22,6 +22,8 @@ __all__ = ["Payload", "Payloads"]
 
 #: A larger graph travels as a blob: in chunks, without copies, and past Redis' 512 MB limit for one value.
 INLINE = CHUNK // 2
+#: A smaller graph without buffers is written with other things: it needs no round trip of its own, bytes.
+SMALL = 16 << 10
 
 
 class Payload(NamedTuple):
@@ -65,19 +67,8 @@ class Payloads:
         ------
         StoreFault
         """
-        import cloudpickle  # here, as listing jobs needs neither it nor the codec
-
-        from .codec import header as codec_header
-
         blobs = [(buffer.digest, buffer.data) for buffer in frozen.buffers]
-        header = {
-            **codec_header(),
-            "cloudpickle": cloudpickle.__version__,
-            "libraries": frozen.libraries,
-            "values": frozen.values,
-            "buffers": [{"digest": buffer.digest, "size": buffer.size} for buffer in frozen.buffers],
-        }
-        inline = frozen.graph
+        header, inline = _header(frozen), frozen.graph
         if len(frozen.graph) > INLINE:
             digest = self._signer.digest(frozen.graph)
             header["graph"] = {"digest": digest, "size": len(frozen.graph)}
@@ -101,17 +92,26 @@ class Payloads:
             raise Missing(f"the {slot} of job {source} are not, or no longer, whole in the store")
         self._write(target, slot, header, graph)
 
+    def seal(self, job_id: str, slot: str, frozen: Frozen) -> bytes | None:
+        """Give a payload as it will lie in the store, to be written with other things; None for a large one."""
+        if frozen.buffers or len(frozen.graph) > SMALL:
+            return None
+        return self._sealed(job_id, slot, _header(frozen), frozen.graph)
+
+    def commands(self, job_id: str, slot: str, data: bytes) -> list[tuple[Any, ...]]:
+        """Give the commands that write what :meth:`seal` gave."""
+        slots, expiry = self._link.key(f"job:{job_id}:slots"), milliseconds(self._lifetime)
+        return [
+            ("SADD", slots, slot),
+            ("PEXPIRE", slots, expiry),
+            ("SET", self._link.key(_name(job_id, slot)), data, "PX", expiry),
+        ]
+
+    def _sealed(self, job_id: str, slot: str, header: dict[str, Any], graph: bytes) -> bytes:
+        return self._signer.sign(_context(_name(job_id, slot)), json.dumps(header).encode() + b"\n" + graph)
+
     def _write(self, job_id: str, slot: str, header: dict[str, Any], graph: bytes) -> None:
-        name, slots = _name(job_id, slot), f"job:{job_id}:slots"
-        data = self._signer.sign(_context(name), json.dumps(header).encode() + b"\n" + graph)
-        expiry = milliseconds(self._lifetime)
-        self._link.many(
-            [
-                ("SADD", self._link.key(slots), slot),
-                ("PEXPIRE", self._link.key(slots), expiry),
-                ("SET", self._link.key(name), data, "PX", expiry),
-            ]
-        )
+        self._link.many(self.commands(job_id, slot, self._sealed(job_id, slot, header, graph)))
 
     def get(
         self,
@@ -152,16 +152,23 @@ class Payloads:
         ------
         Missing, Tampered, WrongFormat
         """
-        from .codec import check_header
-
-        header, graph = self._read(job_id, slot)
-        check_header(header)
+        header, graph = _checked(*self._read(job_id, slot))
         refs = _refs(header)
         memory = self._blobs.get(refs, self._refresh, on_progress)
         self._blobs.retime([[_name(job_id, slot)]], self._refresh, "extend")
         if "graph" in header:
             return Payload(header, memory[-1], memory[:-1])
         return Payload(header, graph, memory)
+
+    def open(self, job_id: str, slot: str, data: bytes) -> Payload:
+        """Check and read what :meth:`seal` gave; nothing is unpickled, and nothing fetched.
+
+        Raises
+        ------
+        Tampered, WrongFormat
+        """
+        header, graph = _checked(*self._opened(job_id, slot, data))
+        return Payload(header, graph, [])
 
     def header(self, job_id: str, slot: str) -> dict[str, Any]:
         """Give what a payload holds, without its values."""
@@ -191,8 +198,33 @@ class Payloads:
         raw = self._link.run(lambda: self._link.client.get(self._link.key(name)))
         if raw is None:
             raise Missing(f"{name} is not, or no longer, in the store")
-        line, _, graph = self._signer.check(_context(name), raw).partition(b"\n")
+        return self._opened(job_id, slot, raw)
+
+    def _opened(self, job_id: str, slot: str, data: bytes) -> tuple[dict[str, Any], bytes]:
+        line, _, graph = self._signer.check(_context(_name(job_id, slot)), data).partition(b"\n")
         return json.loads(line), graph
+
+
+def _header(frozen: Frozen) -> dict[str, Any]:
+    import cloudpickle  # here, as listing jobs needs neither it nor the codec
+
+    from .codec import header
+
+    return {
+        **header(),
+        "cloudpickle": cloudpickle.__version__,
+        "libraries": frozen.libraries,
+        "values": frozen.values,
+        "buffers": [{"digest": buffer.digest, "size": buffer.size} for buffer in frozen.buffers],
+    }
+
+
+def _checked(header: dict[str, Any], graph: bytes) -> tuple[dict[str, Any], bytes]:
+    """Refuse what another format or Python has written."""
+    from .codec import check_header
+
+    check_header(header)
+    return header, graph
 
 
 def _name(job_id: str, slot: str) -> str:

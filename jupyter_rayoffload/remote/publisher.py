@@ -36,6 +36,8 @@ class Publisher:
         What `append` raises while the store cannot be written: it is tried again, the order is kept.
     limit : int
         Bytes of output after which it is cut.
+    held : bool
+        Whether nothing is written before :meth:`begin`: a thread that writes would cost a short job its core.
     """
 
     def __init__(
@@ -43,15 +45,24 @@ class Publisher:
         append: Callable[[int, list[dict[str, Any]]], None],
         away: tuple[type[BaseException], ...],
         limit: int = OUTPUT_LIMIT,
+        held: bool = False,
     ) -> None:
         self._append, self._away, self._limit = append, away, limit
         self._pending: deque[_Message] = deque()
         self._size = self._total = self._number = 0
         self._cut = self._closed = self._urgent = self._sending = False
+        self._held = held
         self._changed = threading.Condition()
         self.lines = 0
         self.trouble = ""
         self._thread: threading.Thread | None = None  # begun with the first message
+
+    def begin(self) -> None:
+        """Write what has come, and what comes."""
+        with self._changed:
+            self._held = False
+            if self._pending:
+                self._start()
 
     def put(self, type: str, content: dict[str, Any], size: int = 0) -> None:
         """Take a message; returns at once.
@@ -86,12 +97,31 @@ class Publisher:
         """Whether more should be given now; false when the store has been away for long."""
         return self._size < PENDING_SIZE
 
-    def flush(self, timeout: float) -> bool:
-        """Wait until everything is written, at most `timeout` seconds; whether it is."""
+    def last(self, timeout: float) -> tuple[int, list[dict[str, Any]]] | None:
+        """End, and leave the last entry to the caller.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds that what does not fit into one entry may take to be written.
+
+        Returns
+        -------
+        (int, list of dict) or None
+            Number of that entry, and the messages with which it begins; None where the store was away too
+            long, with :attr:`trouble` saying why.
+        """
         with self._changed:
             self._urgent = True
+            if self._size > ENTRY_SIZE:
+                self._start()
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: not self._pending and not self._sending, timeout)
+            if not self._changed.wait_for(lambda: not self._sending and self._size <= ENTRY_SIZE, timeout):
+                return None
+            rest = [m.to_json() for m in self._pending]
+            self._number += 1
+        self.close()
+        return self._number, rest
 
     def close(self) -> None:
         """End the thread; what is still pending is dropped."""
@@ -99,6 +129,11 @@ class Publisher:
             self._closed = True
             self._pending.clear()
             self._changed.notify_all()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="rayoffload-publisher", daemon=True)
+            self._thread.start()
 
     def _admit(self, type: str, content: dict[str, Any], size: int) -> bool:
         """Whether this output is within the limit; the first that is not says so in its place."""
@@ -130,9 +165,8 @@ class Publisher:
             self._pending.append(_Message(type, content, size))
         self._size += size
         self._changed.notify_all()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="rayoffload-publisher", daemon=True)
-            self._thread.start()
+        if not self._held:
+            self._start()
 
     def _run(self) -> None:
         while True:

@@ -7,12 +7,12 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .link import Link, Missing, Taken, milliseconds
 from .signing import Signer
 
-__all__ = ["Records", "checked_id", "ended"]
+__all__ = ["Records", "Word", "checked_id", "ended"]
 
 #: Phases after which nothing changes; the names of ``models.Phase``, which this package cannot import.
 ENDED = frozenset({"succeeded", "failed", "cancelled", "lost"})
@@ -25,10 +25,15 @@ CREATE = """
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return redis.call('HGET', KEYS[1], '_token') == ARGV[3] and 1 or 0
 end
-redis.call('HSET', KEYS[1], '_token', ARGV[3], unpack(ARGV, 5))
+redis.call('HSET', KEYS[1], '_token', ARGV[3], unpack(ARGV, 6))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[4])
 redis.call('PEXPIRE', KEYS[2], ARGV[1])
+if ARGV[5] ~= '' then
+  redis.call('SADD', KEYS[3], 'inputs')
+  redis.call('PEXPIRE', KEYS[3], ARGV[1])
+  redis.call('SET', KEYS[4], ARGV[5], 'PX', ARGV[1])
+end
 return 1
 """
 
@@ -41,6 +46,28 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 if ARGV[4] then redis.call('HDEL', KEYS[1], ARGV[4]) end
 return 1
 """
+
+
+# Take an attempt, unless somebody has it, and say so to who handed it over: the word ARGV[3] stays for
+# ARGV[4] ms, and the standby ARGV[5] waits no longer.
+ACCEPT = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
+if KEYS[2] then
+  redis.call('RPUSH', KEYS[2], ARGV[3])
+  redis.call('PEXPIRE', KEYS[2], ARGV[4])
+  redis.call('ZREM', KEYS[3], ARGV[5])
+  redis.call('UNLINK', KEYS[4])
+end
+return 1
+"""
+
+
+class Word(NamedTuple):
+    """A standby's word that it has a job, as :data:`ACCEPT` leaves it."""
+
+    keys: list[str]
+    args: list[Any]
 
 
 class Records:
@@ -59,7 +86,9 @@ class Records:
         self._signer = signer
         self._lifetime = lifetime
 
-    def create(self, job_id: str, fields: Mapping[str, Any], created: float | None = None) -> None:
+    def create(
+        self, job_id: str, fields: Mapping[str, Any], created: float | None = None, inputs: bytes = b""
+    ) -> None:
         """Enter a new job.
 
         Parameters
@@ -70,6 +99,8 @@ class Records:
             The first fields of the record (``spec``, ``state``).
         created : float, optional
             Time by which the job is listed; now.
+        inputs : bytes
+            Its inputs, if they are small: as :meth:`.payloads.Payloads.seal` gives them.
 
         Raises
         ------
@@ -77,10 +108,11 @@ class Records:
             There is a job of that id; nothing was changed.
         """
         pairs = [x for name, value in fields.items() for x in (name, self._seal(job_id, name, value))]
-        keys = [self._record(job_id), self._link.key("jobs")]
+        names = [f"job:{job_id}:slots", f"job:{job_id}:inputs"]
+        keys = [self._record(job_id), *map(self._link.key, ("jobs", *names))]
         when = repr(time.time() if created is None else created)
-        args = [milliseconds(self._lifetime), when, secrets.token_hex(8), job_id, *pairs]
-        if not self._link.run(lambda: self._link.client.eval(CREATE, 2, *keys, *args)):
+        args = [milliseconds(self._lifetime), when, secrets.token_hex(8), job_id, inputs, *pairs]
+        if not self._link.run(lambda: self._link.client.eval(CREATE, 4, *keys, *args)):
             raise Taken(f"there is a job {job_id} already")
 
     def read(self, job_id: str) -> dict[str, Any] | None:
@@ -159,6 +191,35 @@ class Records:
             taken = self._taken(job_id, f"claim:{attempt}:own", by)
         return taken == by
 
+    def accept(
+        self, job_id: str, attempt: int, by: str, word: Word | None = None
+    ) -> tuple[dict[str, Any] | None, bool]:
+        """Read the record of a job, and take an attempt of it as :meth:`claim` does, in one round trip.
+
+        Parameters
+        ----------
+        job_id, attempt, by
+            As for :meth:`claim`.
+        word : Word, optional
+            A standby's, that it has the job: it is left in the same step.
+
+        Returns
+        -------
+        dict or None
+            The record as it was before; None if there is no such job.
+        bool
+            Whether the attempt is ours.
+        """
+        field, key = f"claim:{attempt}", self._record(job_id)
+        keys, args = word or Word([], [])
+        sealed = self._seal(job_id, field, {"by": by, "time": time.time()})
+        script = ("EVAL", ACCEPT, 1 + len(keys), key, *keys, field, sealed, *args)
+        raw, taken = self._link.many([("HGETALL", key), script])
+        record = self._fields(job_id, raw) if raw else None
+        # It may be ours all the same: if the answer was lost, and the call repeated.
+        mine = record is not None and (taken == 1 or self.claim(job_id, attempt, by, standby=bool(word)))
+        return record, mine
+
     def take_back(self, job_id: str, attempt: int) -> bool:
         """Take back an attempt that was handed to a standby: only a submission of its own may claim it now.
 
@@ -235,6 +296,10 @@ class Records:
         """Give a field as it lies in the store (``b""`` for none), and its value."""
         raw = self._link.run(lambda: self._link.client.hget(self._record(job_id), field))
         return (b"", None) if raw is None else (raw, self._open(job_id, field, raw))
+
+    def setting(self, job_id: str, field: str, value: Any) -> tuple[Any, ...]:
+        """Give the command that sets a field of a record; it answers -1 where there is none."""
+        return ("EVAL", SET_FIELD, 1, self._record(job_id), field, self._seal(job_id, field, value))
 
     def _set(
         self, job_id: str, field: str, value: Any, *, expected: bytes | None = None, drop: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import atexit
+import base64
 import contextlib
 import faulthandler
 import functools
@@ -69,6 +70,7 @@ class CellProcess:
         prepare_libraries()
         self._shell = make_shell(str(made(home / "ipython")), channel.tell)
         self._spec: dict[str, Any] = {}
+        self._sealed: dict[str, str] = {}
         self._ahead: tuple[Any, Folder] | None = None
         self._late = False  # whether Ray learns of the workspace from us, not from the submission
 
@@ -107,7 +109,7 @@ class CellProcess:
             code = end["exit_code"]
             self._flush()
             if os.getpid() == self._pid:
-                self._channel.tell("end", end)
+                self._channel.tell("end", {**end, "sealed": self._sealed})
                 _say_goodbye()
         except KeyboardInterrupt:  # the guard, who asked for it, says how the job ended
             pass
@@ -327,7 +329,7 @@ class CellProcess:
             frozen = self._freeze({"error": error})
             # A classic: it can be written and not be read, for its constructor wants other arguments.
             thaw(frozen.graph, [b.data for b in frozen.buffers], dict(self._shell.user_ns), ["error"])
-            self._store.put_payload(self._spec["id"], "error", frozen)
+            self._keep("error", frozen)
         except Exception:
             return False
         return True
@@ -349,7 +351,7 @@ class CellProcess:
         known |= before.parts_of(whole, pickled.values(), self._as_sent(self._spec["id"]))
         frozen = self._freeze(pickled, skip=True, changed=list(pickled), known=known)
         if frozen.values:
-            self._store.put_payload(self._spec["id"], "outputs", frozen)
+            self._keep("outputs", frozen)
         listed = {v["name"]: v for v in frozen.values}
         listed.update({n: _value(n, describe(values[n])) for n in same})
         listed.update({n: _value(n, "module" if not a else f"{m}.{a}") for n, (m, a, *_) in imports.items()})
@@ -382,8 +384,16 @@ class CellProcess:
         frozen = self._freeze({"result": value}, skip=True)
         if frozen.refused:
             return {"reason": frozen.refused["result"]}
-        self._store.put_payload(self._spec["id"], "result", frozen)
+        self._keep("result", frozen)
         return {"slot": "result", "type": frozen.values[0]["type"], "size": frozen.values[0]["size"]}
+
+    def _keep(self, slot: str, frozen: Frozen) -> None:
+        """Store values; small ones are written with the end."""
+        sealed = self._store.seal_payload(self._spec["id"], slot, frozen)
+        if sealed is None:
+            self._store.put_payload(self._spec["id"], slot, frozen)
+        else:
+            self._sealed[slot] = base64.b64encode(sealed).decode()
 
     def _freeze(self, values: dict[str, Any], **options: Any) -> Frozen:
         return freeze(values, self._shell.user_ns, self._signer, copy=False, **options)

@@ -148,6 +148,7 @@ class CellShell(InteractiveShell):
     tell: Tell
     _traceback: list[str]
     _shown: BaseException | None
+    _python: tuple[str | None, str] = (None, "")
 
     def connect(self, tell: Tell) -> None:
         """Send messages by `tell`."""
@@ -166,8 +167,10 @@ class CellShell(InteractiveShell):
             self.compile._filename_map[name] = count
 
     def transformed(self, source: str) -> str:
-        """Give a cell as Python: without its magics."""
-        return str(self.transform_cell(source))  # type: ignore[no-untyped-call,unused-ignore]
+        """Give a cell as Python: without its magics; the last one is remembered."""
+        if self._python[0] != source:
+            self._python = source, str(self.transform_cell(source))  # type: ignore[no-untyped-call,unused-ignore]
+        return self._python[1]
 
     def run_source(
         self, source: str, interrupt: Interrupt, head: str = "", count: int | None = None

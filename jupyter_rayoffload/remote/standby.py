@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket
@@ -15,7 +14,8 @@ from typing import Any
 from . import processes
 from .capture import Pipe
 from .channel import Inbox
-from .store import Missing, Store, StoreFault
+from .libraries import installed
+from .store import Store
 
 __all__ = ["CellHandle", "Job", "Waiting", "claim"]
 
@@ -60,9 +60,16 @@ class Job:
     record: dict[str, Any]
 
 
-def claim(store: Store, job_id: str, attempt: int, *, standby: bool = False) -> dict[str, Any] | str:
-    """Take an attempt; give the job's record, or why it is not to be run."""
-    record = store.read(job_id)
+def claim(store: Store, job_id: str, attempt: int, standby: str = "") -> dict[str, Any] | str:
+    """Take an attempt; give the job's record, or why it is not to be run.
+
+    Who handed it to that standby hears of it.
+    """
+    by = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
+    if standby:
+        record, taken = store.accept_handed(standby, job_id, attempt, by)
+    else:
+        record, taken = store.accept(job_id, attempt, by)
     if record is None or "spec" not in record:
         return "the store has no such job"
     state = record.get("state") or {}
@@ -72,11 +79,6 @@ def claim(store: Store, job_id: str, attempt: int, *, standby: bool = False) -> 
         return "it has ended"
     if state.get("phase") == "cancelled":
         return "it was cancelled"
-    by = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
-    try:
-        taken = store.claim(job_id, attempt, by, standby=standby)
-    except Missing:
-        return "the store has no such job"
     return record if taken else "somebody else has it, or it was taken back"
 
 
@@ -101,6 +103,7 @@ class Waiting:
         """Give the job that was handed over and claimed; None if this is not wanted any more."""
         if not self._ready():
             return None
+        installed(self._plan.get("libraries") or {})  # known when the job asks for it
         self._plan |= {"since": time.time(), "memory": memory()}
         if not self._handovers.announce(self._standby, self._plan):
             return None
@@ -152,16 +155,11 @@ class Waiting:
         if "job" not in letter or not _alive(self._cell.pid):
             return None
         job_id, attempt = str(letter["job"]), int(letter["attempt"])
-        record = claim(self._store, job_id, attempt, standby=True)
+        record = claim(self._store, job_id, attempt, self._standby)
         if isinstance(record, str):
             print(f"rayoffload: attempt {attempt} of job {job_id} is not run here: {record}", flush=True)
             return None
         return Job(job_id, attempt, record)
-
-    def say_taken(self, job: Job) -> None:
-        """Say to who handed the job over that it is claimed; without that word the record says it."""
-        with contextlib.suppress(StoreFault):
-            self._handovers.take(self._standby, job.id)
 
     def _drain(self) -> None:
         for pipe in self._cell.pipes:

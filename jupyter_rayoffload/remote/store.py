@@ -196,6 +196,14 @@ class Store(Records):
         keys = [self._link.key(name) for name in (*names, events_key(job_id), f"job:{job_id}:slots")]
         self._link.many([("ZREM", self._link.key("jobs"), job_id), ("UNLINK", self._record(job_id), *keys)])
 
+    # ------------------------------------------------------------------ standbys
+
+    def accept_handed(
+        self, standby: str, job_id: str, attempt: int, by: str
+    ) -> tuple[dict[str, Any] | None, bool]:
+        """As :meth:`.records.Records.accept`, for a standby: who handed the job to it hears of that."""
+        return self.accept(job_id, attempt, by, self.handovers.word(standby, job_id))
+
     # ------------------------------------------------------------------ events
 
     def append(self, job_id: str, writer: str, number: int, messages: list[dict[str, Any]]) -> None:
@@ -215,6 +223,44 @@ class Store(Records):
         key = self._link.key(events_key(job_id))
         flat = [x for pair in fields.items() for x in pair]
         self._link.many([("XADD", key, "*", *flat), ("PEXPIRE", key, milliseconds(self.lifetimes.record))])
+
+    def conclude(
+        self,
+        job_id: str,
+        writer: str,
+        number: int,
+        messages: list[dict[str, Any]],
+        end: Mapping[str, Any],
+        values: Mapping[str, bytes],
+    ) -> None:
+        """Write how a job ended in one round trip: its small values, the field ``end``, its last entry.
+
+        Parameters
+        ----------
+        job_id, writer, number, messages
+            As for :meth:`append`; a reader finds the `values` with that entry, too.
+        end : Mapping
+        values : Mapping of str to bytes
+            By slot, as :meth:`seal_payload` gave them.
+
+        Raises
+        ------
+        Missing
+            There is no such job.
+        """
+        fields = seal_entry(self._signer, job_id, writer, number, messages, values)
+        key = self._link.key(events_key(job_id))
+        stored = [c for slot, raw in values.items() for c in self._payloads.commands(job_id, slot, raw)]
+        answers = self._link.many(
+            [
+                *stored,
+                self.setting(job_id, "end", end),
+                ("XADD", key, "*", *(x for pair in fields.items() for x in pair)),
+                ("PEXPIRE", key, milliseconds(self.lifetimes.record)),
+            ]
+        )
+        if answers[len(stored)] < 0:
+            raise Missing(f"job {job_id} is not, or no longer, in the store")
 
     def read_events(
         self, job_id: str, after: str = "0", block_ms: int = 0, count: int | None = None
@@ -249,6 +295,14 @@ class Store(Records):
     def put_payload(self, job_id: str, slot: str, frozen: Frozen, on_progress: Progress | None = None) -> int:
         """Store frozen values; see :meth:`.payloads.Payloads.put`."""
         return self._payloads.put(checked_id(job_id), slot, frozen, on_progress)
+
+    def seal_payload(self, job_id: str, slot: str, frozen: Frozen) -> bytes | None:
+        """Give frozen values as they will lie in the store, for :meth:`conclude`; None if they are large."""
+        return self._payloads.seal(checked_id(job_id), slot, frozen)
+
+    def open_payload(self, job_id: str, slot: str, data: bytes) -> Payload:
+        """Check what :meth:`seal_payload` gave; not yet unpickled."""
+        return self._payloads.open(checked_id(job_id), slot, data)
 
     def get_payload(
         self,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from jupyter_rayoffload.remote import codec
 from jupyter_rayoffload.remote.signing import Signer
-from jupyter_rayoffload.remote.store import Missing, Store, Taken
+from jupyter_rayoffload.remote.store import Missing, Store, Taken, Tampered
 from tests.fakes import MemoryStore
 from tests.remote.redis_fixture import KEY, address, short_folder  # noqa: F401
 from tests.servers import start_redis
@@ -170,6 +170,17 @@ def test_exactly_one_claims_an_attempt(store: Any, job: str) -> None:
     assert store.claim(job, 2, "b")
 
 
+def test_who_accepts_an_attempt_has_its_record(store: Any, job: str) -> None:
+    store.write(job, "end", {"attempt": 1})
+    record, mine = store.accept(job, 2, "a")
+    assert mine and record == {"spec": {"id": job}, "end": {"attempt": 1}}
+    assert store.accept(job, 2, "a")[1], "the same caller asks again when the answer was lost"
+    assert not store.accept(job, 2, "b")[1] and not store.claim(job, 2, "b")
+    assert store.take_back(job, 3) and not store.accept_handed("standby", job, 3, "standby")[1]
+    assert store.accept(job, 3, "own")[1]
+    assert store.accept("nothing", 1, "a") == (None, False) and store.read("nothing") is None
+
+
 def test_a_voided_attempt_cannot_be_claimed(store: Any, job: str) -> None:
     assert store.void(job, 1)
     assert not store.claim(job, 1, "late")
@@ -290,6 +301,41 @@ def test_values_come_back_writable_and_their_own(store: Any, job: str) -> None:
     assert np.array_equal(store.get_payload(job, "inputs", {}, ["x"])["x"], x)
 
 
+def test_small_inputs_are_entered_with_their_job(store: Any) -> None:
+    sealed = store.seal_payload("small", "inputs", frozen({"n": [1, "ü"]}))
+    store.create("small", {"spec": {}}, None, sealed)
+    other = store.seal_payload("small", "inputs", frozen({"n": "not this"}))
+    with pytest.raises(Taken):
+        store.create("small", {"spec": {}}, None, other)
+    assert store.get_payload("small", "inputs", {}) == {"n": [1, "ü"]}
+    store.delete("small")
+    with pytest.raises(Missing):
+        store.peek_payload("small", "inputs")
+
+
+def test_what_is_large_is_not_written_with_other_things(store: Any, job: str) -> None:
+    assert store.seal_payload(job, "outputs", frozen({"x": np.zeros(100_000)})) is None
+    assert store.seal_payload(job, "outputs", frozen({"text": "x" * 100_000})) is None
+
+
+def test_the_end_comes_with_small_values(store: Any, job: str) -> None:
+    sealed = {slot: store.seal_payload(job, slot, frozen({slot: 7})) for slot in ("outputs", "result")}
+    said, end = text("run", 1), {"phase": "succeeded"}
+    store.conclude(job, "run", 1, said, end, sealed)
+    [entry] = store.read_events(job)
+    assert (entry.writer, entry.number, entry.messages, entry.values) == ("run", 1, said, sealed)
+    assert store.read(job)["end"] == end
+    assert store.get_payload(job, "outputs", {}) == {"outputs": 7}
+    header, graph, buffers = store.open_payload(job, "result", entry.values["result"])
+    assert codec.thaw(graph, buffers, {}, ["result"]) == {"result": 7}
+    assert header["values"] == store.peek_payload(job, "result")["values"]
+    with pytest.raises(Tampered):
+        store.open_payload(job, "outputs", entry.values["result"])
+    store.delete(job)
+    with pytest.raises(Missing):
+        store.conclude(job, "run", 2, said, end, {})
+
+
 def test_a_header_is_seen_without_its_values(store: Any, job: str) -> None:
     store.put_payload(job, "outputs", frozen({"x": np.zeros(100_000), "s": "text"}))
     header = store.peek_payload(job, "outputs")
@@ -407,8 +453,12 @@ def test_a_job_goes_to_the_first_that_waits_under_its_keys(store: Any) -> None:
     assert ours.hand(["a", "b"], "job", 3) == "second"
     assert ours.hand(["a", "b"], "job", 4) == ""
     assert not ours.taken("first", "job", 0.05)
-    ours.take("first", "job")
+    store.create("job", {"spec": {}})
+    assert store.accept_handed("first", "job", 2, "me") == ({"spec": {}}, True)
     assert ours.taken("first", "job", 1)
+    assert store.accept_handed("first", "job", 2, "other")[1] is False
+    assert not ours.taken("first", "job", 0.05)
+    store.delete("job")
 
 
 @pytest.mark.usefixtures("nobody_waits")
@@ -421,7 +471,9 @@ def test_those_that_wait_are_listed_with_what_they_hold(store: Any) -> None:
     assert (found["id"], found["key"], found["memory"]) == ("there", "a", 5)
     assert ours.pending("a") == 2 and ours.pending("b") == 0
     ours.hand(["a"], "job", 1)
-    ours.take("there", "job")
+    store.create("job", {"spec": {}})
+    assert store.accept_handed("there", "job", 1, "me")[1]
+    store.delete("job")
     assert ours.waiting() == [] and ours.pending("a") == 1
 
 

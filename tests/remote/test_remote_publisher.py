@@ -41,6 +41,16 @@ class Sink:
         return "".join(m["content"]["text"] for m in self.messages if m["content"].get("name") == name)
 
 
+def flushed(publisher, seconds):
+    """Whether all that was put is written within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while publisher._pending or publisher._sending:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
 @pytest.fixture
 def publishing():
     made = []
@@ -74,7 +84,7 @@ def test_everything_arrives_once_and_in_order(actions, failures):
                 publisher.put(kind, {"data": {"n": value}}, 10)
             else:
                 publisher.stream(kind, value)
-        assert publisher.flush(10)
+        assert flushed(publisher, 10)
     finally:
         publisher.close()
     wanted: list = []
@@ -104,7 +114,7 @@ def test_consecutive_texts_are_merged_and_entries_bounded(publishing):
     for i in range(20_000):
         publisher.stream("stdout", f"line {i}\n")
     sink.open.set()
-    assert publisher.flush(10)
+    assert flushed(publisher, 10)
     assert sink.text("stdout") == "".join(f"line {i}\n" for i in range(20_000))
     assert len(sink.messages) < 10
     assert all(sum(len(m["content"]["text"]) for m in e) < 2 * ENTRY_SIZE for _, e in sink.entries)
@@ -121,7 +131,7 @@ def test_a_flood_makes_few_entries_and_a_line_does_not_wait(publishing):
     for _ in range(100):
         publisher.stream("stdout", "x")
         time.sleep(0.001)
-    assert publisher.flush(5)
+    assert flushed(publisher, 5)
     assert len(sink.entries) < 40
 
 
@@ -129,9 +139,9 @@ def test_a_store_that_is_away_is_waited_for_and_named(publishing):
     sink = Sink(failures=3)
     publisher = publishing(sink)
     publisher.stream("stdout", "kept")
-    assert not publisher.flush(0.05)
+    assert not flushed(publisher, 0.05)
     assert publisher.trouble == "gone for a while"
-    assert publisher.flush(10)
+    assert flushed(publisher, 10)
     assert publisher.trouble == "" and sink.text("stdout") == "kept"
 
 
@@ -143,7 +153,7 @@ def test_too_much_pending_asks_for_a_pause(publishing, monkeypatch):
     publisher.stream("stdout", "x" * 1001)
     assert not publisher.has_room()
     sink.open.set()
-    assert publisher.flush(5) and publisher.has_room()
+    assert flushed(publisher, 5) and publisher.has_room()
 
 
 def test_the_cut_is_exact_and_said_once(publishing):
@@ -155,7 +165,7 @@ def test_the_cut_is_exact_and_said_once(publishing):
     publisher.put("display_data", {"data": {}}, 1)
     publisher.put("error", {"ename": "E"}, 1)
     publisher.put("phase", {"phase": "failed"}, 1)
-    assert publisher.flush(5)
+    assert flushed(publisher, 5)
     assert sink.text("stdout") == "1234567890"
     assert sink.text("stderr").count("output is cut here") == 1
     assert [m["type"] for m in sink.messages][-2:] == ["error", "phase"]
@@ -165,7 +175,7 @@ def test_a_display_alone_beyond_the_limit_is_cut_whole(publishing):
     sink = Sink()
     publisher = publishing(sink, limit=10)
     publisher.put("display_data", {"data": {"image/png": "x" * 20}}, 20)
-    assert publisher.flush(5)
+    assert flushed(publisher, 5)
     assert [m["type"] for m in sink.messages] == ["stream"]
 
 
@@ -177,7 +187,7 @@ def test_a_beat_only_where_nothing_else_is_a_sign(publishing):
     publisher.beat()
     publisher.beat()
     sink.open.set()
-    assert publisher.flush(5)
+    assert flushed(publisher, 5)
     assert [m["type"] for m in sink.messages] == ["stream", "beat"]
 
 
@@ -185,6 +195,47 @@ def test_times_and_shape(publishing):
     sink = Sink()
     publisher = publishing(sink)
     publisher.put("phase", {"phase": "running"})
-    assert publisher.flush(5)
+    assert flushed(publisher, 5)
     (message,) = sink.messages
     assert set(message) == {"t", "type", "content"} and abs(message["t"] - time.time()) < 5
+
+
+def test_one_that_is_held_leaves_all_to_the_last_entry(publishing):
+    sink = Sink()
+    publisher = publishing(sink, held=True)
+    publisher.put("phase", {"phase": "running"})
+    publisher.stream("stdout", "a line\n")
+    number, rest = publisher.last(5)
+    assert number == 1 and [m["type"] for m in rest] == ["phase", "stream"]
+    assert sink.entries == [] and publisher.lines == 1
+
+
+def test_one_that_is_held_writes_all_when_it_begins(publishing):
+    sink = Sink()
+    publisher = publishing(sink, held=True)
+    publisher.stream("stdout", "early, ")
+    publisher.begin()
+    publisher.stream("stdout", "late")
+    assert flushed(publisher, 5) and sink.text("stdout") == "early, late"
+    assert publisher.last(5) == (len(sink.entries) + 1, [])
+
+
+def test_what_is_too_much_for_the_last_entry_is_written_before_it(publishing):
+    sink = Sink()
+    publisher = publishing(sink, held=True)
+    for _ in range(5):
+        publisher.put("display_data", {"data": {}}, ENTRY_SIZE)
+    publisher.stream("stdout", "the end")
+    number, rest = publisher.last(5)
+    numbers = [n for n, _ in sink.entries]
+    assert [*numbers, number] == list(range(1, number + 1)) and number > 3
+    said = [*sink.messages, *rest]
+    assert len(said) == 6 and said[-1]["content"]["text"] == "the end"
+
+
+def test_the_last_entry_is_not_the_callers_while_the_store_is_away(publishing):
+    sink = Sink(failures=10**6)
+    publisher = publishing(sink)
+    publisher.stream("stdout", "kept")
+    assert not flushed(publisher, 0.2)
+    assert publisher.last(0.2) is None and publisher.trouble == "gone for a while"

@@ -1,15 +1,15 @@
-"""Whether a cluster has the libraries that a job needs: what earlier jobs have found there is kept."""
+"""Whether a cluster has what a job needs: resources, and the libraries that earlier jobs have found there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .errors import MissingLibrary
+from .errors import MissingLibrary, NotEnoughResources
 from .link import Link
-from .models import JobSpec
+from .models import ClusterInfo, JobSpec, Resources
 from .remote.libraries import name_and_version, pin
 
-__all__ = ["known", "learn", "require"]
+__all__ = ["check_resources", "known", "learn", "require"]
 
 
 def _told_apart(spec: JobSpec, link: Link) -> bool:
@@ -72,3 +72,28 @@ def require(spec: JobSpec, link: Link) -> None:
         f"Add {them} with --pip {pins}, or use an image that has {them}; "
         f"run the cell again if {came} come there meanwhile",
     )
+
+
+def check_resources(asked: Resources, info: ClusterInfo) -> None:
+    """Refuse at once what a cluster that cannot grow can never give.
+
+    Raises
+    ------
+    NotEnoughResources
+    """
+    if info.kind == "kubernetes" or not info.resources:
+        return
+    for name, amount in asked.by_name().items():
+        there = info.resources.get(name, 0.0)
+        if amount > there:
+            few = (
+                "has none"
+                if not there
+                else f"has {there / 2**30:.3g} GiB"
+                if name == "memory"
+                else f"has {there:g}"
+            )
+            raise NotEnoughResources(
+                f"the job asks for {asked.words()}, and cluster {info.name} {few}",
+                "Ask for less, or use a larger cluster",
+            )

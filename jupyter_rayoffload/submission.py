@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import matching
 from .clusters import open_backend
-from .course import Course, Draft, new_id
-from .errors import DependencyFailed, JobNotFound, NotEnoughResources, OffloadError, StoreError
+from .course import Course, Draft
+from .errors import DependencyFailed, JobNotFound, OffloadError, StoreError
 from .homecoming import bring_home
 from .ledger import newest, read_fields, read_record, request_stop
 from .link import Link, Opener, blocking, open_link, translated
 from .links import Links
 from .models import (
-    Batch,
     ClusterInfo,
     Failure,
     FileInfo,
@@ -30,11 +29,11 @@ from .models import (
     JobRecord,
     JobSpec,
     Phase,
-    Resources,
     ValueState,
 )
 from .packing import Packed, pack, provide, runtime_env, send
-from .remote.chunks import Done, dump, slot_of
+from .redraft import redraft
+from .remote.chunks import Done
 from .remote.chunks import pack as pack_inputs
 from .remote.events import Numbers
 from .standbys import Standbys, entrypoint_resources, standing
@@ -174,7 +173,7 @@ class Offloader:
             link = await self.links.connect(options.cluster, options.profile, on_change)
         info = link.info
         course.tell("cluster", name=info.name, dashboard=info.dashboard, session=info.session)
-        _check_resources(options.resources, info)
+        matching.check_resources(options.resources, info)
         return link
 
     async def _pack(self, draft: Draft, course: Course) -> Packed | None:
@@ -484,42 +483,8 @@ class Offloader:
     async def rerun_draft(
         self, record: JobRecord, options: JobOptions, kept: Sequence[Done] | None = None
     ) -> Draft:
-        """Make a draft of the same job again: same source, same frozen inputs, same packages.
-
-        Of a batch the items `kept` are not run again: their values are taken over.
-        """
-        link = await self.links.reach(record.cluster)
-        spec = record.spec.replace(
-            id=new_id(record.spec.label), created=time.time(), options=options, inputs=record.inputs
-        )
-        if spec.batch:
-            batch = spec.batch.replace(parallel=options.max_parallel)
-            spec = spec.replace(batch=await _batch_again(batch, kept, link))
-        await blocking(link.store.create, spec.id, {"spec": spec.to_json()}, spec.created)
-        try:
-            given = (await read_fields(link, record.id)).get("input")
-            if given:  # of a program
-                await blocking(link.store.write, spec.id, "input", given)
-            for slot in ("inputs", *{slot_of(done.slot): None for done in kept or ()}):
-                await blocking(link.store.copy_payload, record.id, spec.id, slot)
-        except StoreError:  # nobody must find a job that can never run
-            await blocking(link.store.delete, spec.id)
-            raise
-        return Draft(spec, copy_from=record.id)
-
-
-async def _batch_again(batch: Batch, kept: Sequence[Done] | None, link: Link) -> Batch:
-    """Give a batch that is run again, with the list of the items that are taken over in the store."""
-    if not kept:
-        return batch.replace(only=None, kept="", kept_size=0, first_slot=0)
-    data = dump(kept)
-    digest = link.signer.digest(data)
-    await blocking(link.store.put_blob, digest, memoryview(data))
-    done = {one.item for one in kept}
-    only = tuple(i for i in range(batch.total) if i not in done)
-    return batch.replace(
-        only=only, kept=digest, kept_size=len(data), first_slot=max(one.slot for one in kept) + 1
-    )
+        """Make a draft of a job again; see :func:`.redraft.redraft`."""
+        return await redraft(record, options, await self.links.reach(record.cluster), kept)
 
 
 def _give_up(course: Course, error: OffloadError) -> None:
@@ -534,23 +499,3 @@ async def _put_input(value: Any, link: Link) -> dict[str, Any]:
     digest = link.signer.digest(data)
     await blocking(link.store.put_blob, digest, memoryview(data))
     return {"kind": kind, "digest": digest, "size": len(data)}
-
-
-def _check_resources(asked: Resources, info: ClusterInfo) -> None:
-    """Refuse at once what a cluster that cannot grow can never give."""
-    if info.kind == "kubernetes" or not info.resources:
-        return
-    for name, amount in asked.by_name().items():
-        there = info.resources.get(name, 0.0)
-        if amount > there:
-            few = (
-                "has none"
-                if not there
-                else f"has {there / 2**30:.3g} GiB"
-                if name == "memory"
-                else f"has {there:g}"
-            )
-            raise NotEnoughResources(
-                f"the job asks for {asked.words()}, and cluster {info.name} {few}",
-                "Ask for less, or use a larger cluster",
-            )

@@ -34,6 +34,7 @@ LAYERS = [
     ["link", "course", "homecoming"],
     ["matching", "links", "mapping", "item"],
     ["packing", "witness", "ledger"],
+    ["redraft"],
     ["standbys"],
     ["submission", "drafting", "items"],
     ["job", "server", "programs"],

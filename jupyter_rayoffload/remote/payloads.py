@@ -93,7 +93,7 @@ class Payloads:
         self._write(target, slot, header, graph)
 
     def seal(self, job_id: str, slot: str, frozen: Frozen) -> bytes | None:
-        """Give a payload as it will lie in the store, to be written with other things; None for a large one."""
+        """Give a payload as it will lie in the store, to be written with other things; None if large."""
         if frozen.buffers or len(frozen.graph) > SMALL:
             return None
         return self._sealed(job_id, slot, _header(frozen), frozen.graph)

@@ -93,6 +93,9 @@ def local_modules(
     UsageError
         There is no module that `explicit` names.
     """
+    names = list(names)
+    if not names and not explicit:
+        return []
     importlib.invalidate_caches()  # a file made this second is found too
     search = _Search(Path(os.path.realpath(root)) if root is not None else None, files)
     for text in explicit:

@@ -104,7 +104,8 @@ def pack(draft: Draft, config: RayOffload, signer: Signer, on_progress: Callable
     modules = [_zipped(extra, packed, told) for extra in extras]
     shots = [*([shot] if shot else []), *extras]
     runner = _runner()
-    prune(_folder(), ".zip")
+    if any(packed):
+        prune(_folder(), ".zip")
     return Packed(
         package,
         tuple(modules),

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,9 @@ class Standbys:
         self._tasks: set[asyncio.Task[None]] = set()
         self._yielding: asyncio.Task[None] | None = None
 
-    async def hand(self, spec: JobSpec, attempt: int, link: Link) -> str:
+    async def hand(
+        self, spec: JobSpec, attempt: int, link: Link, first: Callable[[], object] | None = None
+    ) -> str:
         """Hand a job to a standby that waits for its like.
 
         Parameters
@@ -57,6 +59,8 @@ class Standbys:
         spec : JobSpec
         attempt : int
         link : Link
+        first : callable, optional
+            What is to be done before, in a thread of the store, also where no standby may have the job.
 
         Returns
         -------
@@ -68,14 +72,12 @@ class Standbys:
         StoreError
             Nobody knows whether a standby has it: it must not be submitted as well.
         """
-        if not self._may_stand_by(spec, link) or "environ" in spec.source:
-            return ""  # what reads the environment when it is imported has been imported
-        if spec.batch and entrypoint_resources(None, link):
-            return ""  # its items may need what a standby holds
-        keys = [self._key(spec, link, connect) for connect in (True, False)]
-        if spec.package and _uses_ray(spec):
+        keys = self._keys(spec, link)
+        if keys and spec.package and _uses_ray(spec):
             await provide(spec, link)
-        return await blocking(_hand, link.store, keys, spec.id, attempt)
+        if not keys and first is None:
+            return ""
+        return await blocking(_hand, link.store, keys, spec.id, attempt, first)
 
     def behind(self, course: Course, link: Link) -> None:
         """Order a standby behind a job that was just submitted, for the next one like it."""
@@ -168,6 +170,14 @@ class Standbys:
 
     # ------------------------------------------------------------------ which job may have which standby
 
+    def _keys(self, spec: JobSpec, link: Link) -> list[str]:
+        """Name the standbys that may have a job, the best first."""
+        if not self._may_stand_by(spec, link) or "environ" in spec.source:
+            return []  # what reads the environment when it is imported has been imported
+        if spec.batch and entrypoint_resources(None, link):
+            return []  # its items may need what a standby holds
+        return [self._key(spec, link, connect) for connect in (True, False)]
+
     def _key(self, spec: JobSpec, link: Link, connect: bool) -> str:
         """Name what a standby and its job must have in common."""
         common = [
@@ -213,8 +223,14 @@ def _uses_ray(spec: JobSpec) -> bool:
     return any(_RAY.search(text) for text in texts)
 
 
-def _hand(store: Store, keys: list[str], job_id: str, attempt: int) -> str:
+def _hand(
+    store: Store, keys: list[str], job_id: str, attempt: int, first: Callable[[], object] | None
+) -> str:
     """Hand a job over, and see that it was taken; or else take it back."""
+    if first is not None:
+        first()
+    if not keys:
+        return ""
     standby = store.handovers.hand(keys, job_id, attempt)
     with suppress(StoreFault, Tampered):
         if not standby or store.handovers.taken(standby, job_id, ACKNOWLEDGE_SECONDS):

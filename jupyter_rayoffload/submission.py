@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,9 +140,13 @@ class Offloader:
         try:
             link = await self._cluster(draft.spec.options, course)
             await asyncio.wait({packing}, timeout=PACKING_SECONDS)
-            if not draft.copy_from:  # from now on it can be found by its id
+            first = None
+            if not draft.copy_from:  # from then on it can be found by its id
                 written = packing.done()
-                await self._enter(draft if written else None, course, link)
+                first = self._entry(draft if written else None, course, link)
+            if first is not None and not (written and self._begins_at_once(draft)):
+                await blocking(first)
+                first = None
             packed = await packing
         finally:
             packing.cancel()
@@ -150,20 +155,25 @@ class Offloader:
             await self._send(draft, packed, course, link, written)
             await self._await_upstream(course)
             await self._lay_over(course, link)
-            return await self._submit(course, link)
+            return await self._submit(course, link, first)
 
-    async def _enter(self, draft: Draft | None, course: Course, link: Link) -> None:
-        """Enter the job into the store, and small inputs of its draft if that is all that they wait for."""
+    def _begins_at_once(self, draft: Draft) -> bool:
+        """Whether nothing comes between the entry of a job and its hand-over, which then go together."""
+        large = draft.frozen is not None or draft.program_input is not None
+        return not large and not draft.spec.after and self.config.check_versions != "error"
+
+    def _entry(self, draft: Draft | None, course: Course, link: Link) -> Callable[[], object]:
+        """Give what enters the job into the store, and small inputs of `draft` with it."""
         spec, state = course.record.spec, course.record.to_json()
         del state["spec"]
         sealed = b""
         if draft is not None and draft.frozen is not None:
             sealed = link.store.seal_payload(spec.id, "inputs", draft.frozen) or b""
-        fields = {"spec": spec.to_json(), "state": state}
-        await blocking(link.store.create, spec.id, fields, spec.created, sealed)
         if sealed and draft is not None:
             draft.frozen = None
             self._mark_sent(course, reused=False)
+        fields = {"spec": spec.to_json(), "state": state}
+        return partial(link.store.create, spec.id, fields, spec.created, sealed)
 
     async def _cluster(self, options: JobOptions, course: Course) -> Link:
         def on_change(info: ClusterInfo) -> None:
@@ -277,11 +287,11 @@ class Offloader:
                 found[package] = None
         return found
 
-    async def _submit(self, course: Course, link: Link) -> Link:
-        """Hand the job to a standby, or to Ray; give the way to the cluster that has it now."""
+    async def _submit(self, course: Course, link: Link, first: Callable[[], object] | None = None) -> Link:
+        """Do what comes `first`, and hand the job to a standby, or to Ray; give the way to its cluster."""
         spec, attempt = course.record.spec, course.record.attempt + 1
         course.tell("step", name="queued", state="begin")
-        submission = await self.standbys.hand(spec, attempt, link)
+        submission = await self.standbys.hand(spec, attempt, link, first)
         if not submission:
             if not await link.answers():  # it was believed to
                 link = await self._cluster(spec.options, course)

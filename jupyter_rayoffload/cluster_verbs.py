@@ -93,7 +93,7 @@ def _scale(session: Session, words: list[str]) -> None:
     name, words = _named(words)
     if len(words) != 1 or not words[0].isdigit():
         raise UsageError("%ray cluster scale: expected a number of workers", "%ray cluster scale 4")
-    info = session.call(session.offloader.backend.scale(name, int(words[0])), timeout=VERB_SECONDS)
+    info = session.call(session.offloader.scale(name, int(words[0])), timeout=VERB_SECONDS)
     print(cluster_sentence(info))
 
 
@@ -102,7 +102,7 @@ def _suspend(session: Session, words: list[str]) -> None:
     backend = session.offloader.backend
     if "suspend" in session.call(backend.get(name)).can:  # one that cannot do it says so itself
         _refuse_while_running(session, "suspend", name, words)
-    print(cluster_sentence(session.call(backend.suspend(name), timeout=VERB_SECONDS)))
+    print(cluster_sentence(session.call(session.offloader.suspend(name), timeout=VERB_SECONDS)))
 
 
 def _resume(session: Session, words: list[str]) -> None:
@@ -202,8 +202,8 @@ class Controls:
             "start": lambda: offloader.links.connect(
                 NAME, str(options.get("profile") or ""), choices=options.get("options") or {}
             ),
-            "scale": lambda: backend.scale(NAME, int(options["workers"])),
-            "suspend": lambda: backend.suspend(NAME),
+            "scale": lambda: offloader.scale(NAME, int(options["workers"])),
+            "suspend": lambda: offloader.suspend(NAME),
             "resume": lambda: backend.resume(NAME),
             "delete": offloader.down,
         }

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from .remote.store import Store, StoreFault, Tampered
 if TYPE_CHECKING:
     from .config import RayOffload
     from .course import Course
+    from .jobclient import ClusterStatus
 
 __all__ = ["Standbys", "entrypoint_resources", "standing"]
 
@@ -27,8 +29,10 @@ __all__ = ["Standbys", "entrypoint_resources", "standing"]
 ACKNOWLEDGE_SECONDS = 0.5
 #: A new one is started when the job has ended, or has run for so long, seconds: it would cost it a core.
 ORDER_AFTER = 1.0
-#: Between two looks whether a standby holds what a job waits for, seconds.
+#: Between two looks whether something waits for a CPU, which a standby holds or would take, seconds.
 YIELD_SECONDS = 5.0
+#: After a job has ended, so many looks, one each second: Ray tells late that its CPU is free.
+ROOM_LOOKS = 15
 #: What the runner of a batch reserves where only that keeps it off the head; Ray counts in 1/10,000.
 BATCH_CPUS = 0.001
 _RAY = re.compile(r"\bray\b")
@@ -46,8 +50,10 @@ class Standbys:
         self._config = config
         self._package: str | None = None  # of the last job
         self._ordered: dict[str, tuple[str, Link]] = {}  # id: key, way
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._yielding: asyncio.Task[None] | None = None
+        self._tasks: dict[asyncio.Task[None], str] = {}  # with the cluster that one is ordered on
+        self._ordering = asyncio.Lock()
+        self._watched: dict[str, list[Course]] = defaultdict(list)  # by cluster, while somebody watches
+        self._ways: dict[str, Link] = {}  # there, the newest ones
 
     async def hand(
         self, spec: JobSpec, attempt: int, link: Link, first: Callable[[], object] | None = None
@@ -81,8 +87,20 @@ class Standbys:
 
     def behind(self, course: Course, link: Link) -> None:
         """Order a standby behind a job that was just submitted, for the next one like it."""
+        if entrypoint_resources(None, link):
+            self._watch(course, link)
         if self._may_stand_by(course.record.spec, link):
-            self._start(self._order_behind(course, link))
+            self._start(self._order_behind(course, link), link.info.name)
+
+    async def send_off(self, link: Link) -> None:
+        """Let all standbys of a cluster end, whoever has ordered them, and order no more behind earlier jobs.
+
+        Ray lets a pod that is to end wait half a minute for what runs there.
+        """
+        for task, cluster in self._tasks.items():
+            if cluster == link.info.name:
+                task.cancel()
+        await blocking(_dismiss_all, link.store, link.info.name)
 
     async def aclose(self) -> None:
         """Order none any more; those that wait are for the next kernel, and end when none comes."""
@@ -100,11 +118,10 @@ class Standbys:
             return 1 if link.info.kind == "embedded" else 0
         return int(self._config.standby)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start(self, work: Coroutine[Any, Any, None], cluster: str = "") -> None:
         task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        self._tasks[task] = cluster
+        task.add_done_callback(self._tasks.pop)
 
     # ------------------------------------------------------------------ ordering
 
@@ -114,7 +131,9 @@ class Standbys:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(course.ended.wait(), ORDER_AFTER)
         with suppress(OffloadError):
-            await self._order(course.record.spec, link)
+            if not entrypoint_resources(None, link) or await _room(course, link):
+                async with self._ordering:
+                    await self._order(course.record.spec, link)
 
     async def _order(self, spec: JobSpec, link: Link) -> None:
         """Have as many standbys for the like of this job as there should be, and no others of ours."""
@@ -126,13 +145,12 @@ class Standbys:
         await self._dismiss_others(key)
         for _ in range(self._wanted(link) - await blocking(link.store.handovers.pending, key)):
             await self._submit(spec, key, connect, link)
-        if self._ordered and entrypoint_resources(None, link) and self._yielding is None:
-            self._yielding = self._start(self._yield(link))
 
     async def _submit(self, spec: JobSpec, key: str, connect: bool, link: Link) -> None:
         standby = f"standby-{secrets.token_hex(6)}"
         plan = {
             "key": key,
+            "cluster": link.info.name,
             "package": spec.package,
             "modules": list(spec.modules),
             "imports": sorted({*spec.libraries, *(("ray",) if _uses_ray(spec) else ())}),
@@ -160,13 +178,30 @@ class Standbys:
         with suppress(OffloadError):
             await blocking(link.store.handovers.dismiss, standby, key)
 
-    async def _yield(self, link: Link) -> None:
-        """Let standbys end that hold what a job waits for."""
-        while True:
-            await asyncio.sleep(YIELD_SECONDS)
-            with suppress(OffloadError):
-                if (await link.ray.cluster_status()).waiting:
-                    await self._dismiss_others("")
+    def _watch(self, course: Course, link: Link) -> None:
+        name = link.info.name
+        self._ways[name] = link
+        if not self._watched[name]:
+            self._start(self._yield(name))
+        self._watched[name].append(course)
+
+    async def _yield(self, name: str) -> None:
+        """Let standbys end that hold what something waits for, while they or jobs of ours are there."""
+        try:
+            while True:
+                await asyncio.sleep(YIELD_SECONDS)
+                link = self._ways[name]
+                with suppress(OffloadError):
+                    there = await blocking(_of_cluster, link.store, name)
+                    if there and _short(await link.ray.cluster_status()):
+                        await blocking(_dismiss_all, link.store, name)
+                    elif not there and not self._busy(name):
+                        return
+        finally:
+            del self._watched[name], self._ways[name]
+
+    def _busy(self, name: str) -> bool:
+        return name in self._tasks.values() or any(not c.record.phase.ended for c in self._watched[name])
 
     # ------------------------------------------------------------------ which job may have which standby
 
@@ -195,10 +230,11 @@ class Standbys:
 
 async def standing(info: ClusterInfo, link: Link | None) -> ClusterInfo:
     """Give what is known of a cluster with the standbys that wait there, as the store tells."""
-    if link is None or info.phase is not ClusterPhase.RUNNING or link.info.session != info.session:
+    if link is None or info.phase is not ClusterPhase.RUNNING:
         return info
     with suppress(OffloadError):
-        waiting = await blocking(link.store.handovers.waiting)
+        plans = await blocking(_of_cluster, link.store, info.name)
+        waiting = [plan for plan in plans if "since" in plan]
         memory = sum(int(plan["memory"]) for plan in waiting)
         return info.replace(standbys=len(waiting), standby_memory=memory)
     return info
@@ -216,6 +252,35 @@ def entrypoint_resources(spec: JobSpec | None, link: Link) -> dict[str, float]:
     if spec.batch:  # its items ask for themselves
         return {"CPU": BATCH_CPUS} if least else {}
     return {**least, **spec.options.resources.by_name()}
+
+
+async def _room(course: Course, link: Link) -> bool:
+    """Wait for a CPU that a standby may have: nothing must wait for it, and no node be started for it."""
+    looks = 0
+    while looks < ROOM_LOOKS:
+        status = await link.ray.cluster_status()
+        free = status.resources.get("CPU", 0.0) - status.used.get("CPU", 0.0)
+        if free >= 1.0 and not _short(status):
+            return True
+        looks += course.record.phase.ended
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(course.ended.wait(), YIELD_SECONDS)
+        await asyncio.sleep(1.0)
+    return False
+
+
+def _short(status: ClusterStatus) -> bool:
+    """Whether something waits for what a standby could hold."""
+    return any(shape.get("CPU") for shape, _ in status.waiting)
+
+
+def _of_cluster(store: Store, name: str) -> list[dict[str, Any]]:
+    return [plan for plan in store.handovers.ordered() if plan.get("cluster") == name]
+
+
+def _dismiss_all(store: Store, name: str) -> None:
+    for plan in _of_cluster(store, name):
+        store.handovers.dismiss(plan["id"], plan["key"])
 
 
 def _uses_ray(spec: JobSpec) -> bool:

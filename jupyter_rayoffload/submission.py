@@ -52,6 +52,8 @@ KEEPALIVE_SECONDS = 10.0
 PACKING_SECONDS = 0.05
 #: Files of a job that ended so long before a cell was run have come home, or were changed there, seconds.
 LATE_SECONDS = 5.0
+#: How long standbys may take to be told that their cluster ends, seconds: they are no reason to wait for.
+SEND_OFF_SECONDS = 5.0
 #: Between two looks at a job that another process has yet to submit, or at what others want of ours, seconds.
 WATCH_SECONDS = 0.5
 
@@ -84,8 +86,31 @@ class Offloader:
     async def down(self, cluster: str = "") -> None:
         """Take the cluster down; records and results stay in the store."""
         name = cluster or "default"
+        await self._send_off(name)
         await self.links.close(name)
         await self.backend.delete(name)
+
+    async def suspend(self, cluster: str = "") -> ClusterInfo:
+        """Suspend the cluster; jobs that run there end."""
+        name = cluster or "default"
+        await self._send_off(name)
+        return await self.backend.suspend(name)
+
+    async def scale(self, cluster: str, workers: int) -> ClusterInfo:
+        """Give the cluster so many workers: a standby must not take a job in one that is to go."""
+        await self._send_off(cluster or "default")
+        return await self.backend.scale(cluster, workers)
+
+    async def _send_off(self, name: str) -> None:
+        """Let standbys go before their pods do, if the store answers soon."""
+
+        async def told() -> None:
+            link = await self.links.find(name)
+            if link is not None and link.info.kind == "kubernetes":
+                await self.standbys.send_off(link)
+
+        with suppress(OffloadError, asyncio.TimeoutError):
+            await asyncio.wait_for(told(), SEND_OFF_SECONDS)
 
     async def aclose(self) -> None:
         """Close all ways; clusters and jobs go on."""

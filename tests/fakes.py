@@ -54,6 +54,10 @@ class MemoryHandovers:
         with self._changed:
             return sum(plan["key"] == key for plan in self._plans.values())
 
+    def ordered(self) -> list[dict[str, Any]]:
+        with self._changed:
+            return [{**plan, "id": i} for i, plan in self._plans.items()]
+
     def dismiss(self, standby: str, key: str) -> None:
         with self._changed:
             self._plans.pop(standby, None)

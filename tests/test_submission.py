@@ -15,14 +15,14 @@ import pytest_asyncio
 from jupyter_rayoffload.clusters import Connection
 from jupyter_rayoffload.clusters.kubernetes.backend import KubernetesBackend
 from jupyter_rayoffload.config import RayOffload
-from jupyter_rayoffload.errors import UsageError
+from jupyter_rayoffload.errors import ClusterRefused, UsageError
 from jupyter_rayoffload.models import ClusterInfo, ClusterSpec, JobOptions, Phase
 from jupyter_rayoffload.remote import codec
 from jupyter_rayoffload.remote.signing import Signer
 from jupyter_rayoffload.remote.store import Store, StoreAddress
 from jupyter_rayoffload.submission import Offloader
 from tests.fake_dashboard import served
-from tests.fake_kubernetes import FakeKubernetes
+from tests.fake_kubernetes import FakeKubernetes, forbidden
 from tests.ray_fixture import short_folder
 from tests.server.fake_service import Parts
 from tests.servers import RedisServer
@@ -106,6 +106,31 @@ async def test_a_suspended_cluster_stays_suspended_and_what_ran_there_is_lost(sc
     assert scene.store.stop_requested("elsewhere")
     assert scene.kubernetes.cluster()["spec"]["suspend"] is True
     await other.aclose()
+
+
+@pytest.mark.parametrize("verb", ["suspend", "down", "scale"])
+@pytest.mark.asyncio
+async def test_standbys_are_let_go_before_their_pods(scene: Scene, verb: str) -> None:
+    """Whoever ordered them, those on their way too, and those of no other cluster."""
+    await scene.offloader.links.connect()
+    ours, seen = scene.store.handovers, list[str]()
+    for standby, cluster in (("coming", "default"), ("waits", "default"), ("elsewhere", "big")):
+        ours.order(standby, {"key": "a", "idle": 60, "cluster": cluster})
+        if standby != "coming":
+            assert ours.announce(standby, {**ours.plan(standby), "since": 1.0, "memory": 5})
+
+    def refuse() -> Any:
+        seen.extend(plan["id"] for plan in ours.ordered())
+        return forbidden("patch", "rayclusters")
+
+    scene.kubernetes.answers = {f"{verb} rayclusters": [refuse] for verb in ("PATCH", "DELETE")}
+    asked = {"scale": lambda: scene.offloader.scale("default", 0)}
+    with pytest.raises(ClusterRefused):
+        await asked.get(verb, lambda: getattr(scene.offloader, verb)("default"))()
+    assert seen == ["elsewhere"], "when Kubernetes was asked, the others had been told"
+    assert ours.await_letter("waits", 1) == {"end": True}
+    assert not ours.announce("coming", {"key": "a", "cluster": "default"})
+    ours.dismiss("elsewhere", "a")
 
 
 @pytest.mark.asyncio

@@ -84,8 +84,9 @@ class Handovers:
         standby : str
             Its id, which is that of its Ray submission.
         plan : Mapping
-            ``key`` (which jobs it may have), ``package`` and ``modules`` (the workspace to unpack ahead),
-            ``imports``, ``connect`` (whether to join Ray ahead), ``idle`` (seconds after which it ends).
+            ``key`` (which jobs it may have), ``cluster`` (its name), ``package`` and ``modules`` (the
+            workspace to unpack ahead), ``imports``, ``connect`` (whether to join Ray ahead), ``idle``
+            (seconds after which it ends).
         """
         now = time.time()
         self._link.many(
@@ -112,17 +113,17 @@ class Handovers:
 
     def waiting(self) -> list[dict[str, Any]]:
         """Give the standbys that wait: their plans, with ``id``, ``since`` and ``memory`` (bytes)."""
-        ids = [raw.decode() for raw in self._link.many([("ZRANGE", self._link.key("standbys"), 0, -1)])[0]]
-        plans = self._link.many([("GET", self._key(standby, "plan")) for standby in ids])
-        found = [self._opened(i, raw) for i, raw in zip(ids, plans, strict=True) if raw]
-        return [plan for plan in found if "since" in plan]
+        return [plan for plan in self.ordered() if "since" in plan]
 
     def pending(self, key: str) -> int:
         """Count the standbys of a key that wait or are on their way."""
+        return sum(plan["key"] == key for plan in self.ordered())
+
+    def ordered(self) -> list[dict[str, Any]]:
+        """Give the plans of all standbys that wait or are on their way, with ``id``."""
         ids = [raw.decode() for raw in self._link.many([("ZRANGE", self._link.key("standbys"), 0, -1)])[0]]
         plans = self._link.many([("GET", self._key(standby, "plan")) for standby in ids])
-        found = [self._opened(i, raw) for i, raw in zip(ids, plans, strict=True) if raw]
-        return sum(plan["key"] == key for plan in found)
+        return [self._opened(i, raw) for i, raw in zip(ids, plans, strict=True) if raw]
 
     def dismiss(self, standby: str, key: str) -> None:
         """Let a standby end, unless it has a job already."""

@@ -273,7 +273,7 @@ class ClusterHandler(Handler):
     @answers
     async def patch(self, name: str) -> None:
         """See ``openapi.yaml``."""
-        self.give_cluster(await self.service.backend.scale(name, self.body["workers"]))
+        self.give_cluster(await self.service.offloader.scale(name, self.body["workers"]))
 
     @web.authenticated
     @authorized
@@ -298,7 +298,7 @@ class SuspendHandler(Handler):
     @answers
     async def post(self, name: str) -> None:
         """See ``openapi.yaml``."""
-        self.give_cluster(await self.service.backend.suspend(name))
+        self.give_cluster(await self.service.offloader.suspend(name))
 
 
 class ResumeHandler(Handler):

@@ -466,7 +466,9 @@ def test_those_that_wait_are_listed_with_what_they_hold(store: Any) -> None:
     ours = store.handovers
     ours.order("coming", {"key": "a", "idle": 60})
     assert ours.waiting() == [] and ours.pending("a") == 1
+    assert [(plan["id"], plan["key"]) for plan in ours.ordered()] == [("coming", "a")]
     waits(store, "there")
+    assert [plan["id"] for plan in ours.ordered()] == ["coming", "there"]
     [found] = ours.waiting()
     assert (found["id"], found["key"], found["memory"]) == ("there", "a", 5)
     assert ours.pending("a") == 2 and ours.pending("b") == 0

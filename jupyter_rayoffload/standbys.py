@@ -31,8 +31,8 @@ ACKNOWLEDGE_SECONDS = 0.5
 ORDER_AFTER = 1.0
 #: Between two looks whether something waits for a CPU, which a standby holds or would take, seconds.
 YIELD_SECONDS = 5.0
-#: After a job has ended, so many looks, one each second: Ray tells late that its CPU is free.
-ROOM_LOOKS = 15
+#: After a job has ended, so many looks, with so many seconds between: Ray tells late that its CPU is free.
+ROOM_LOOKS, ROOM_SECONDS = 15, 1.0
 #: What the runner of a batch reserves where only that keeps it off the head; Ray counts in 1/10,000.
 BATCH_CPUS = 0.001
 _RAY = re.compile(r"\bray\b")
@@ -265,7 +265,7 @@ async def _room(course: Course, link: Link) -> bool:
         looks += course.record.phase.ended
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(course.ended.wait(), YIELD_SECONDS)
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(ROOM_SECONDS)
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
@@ -13,10 +14,14 @@ from typing import Any
 import psutil
 import pytest
 
+from jupyter_rayoffload.clusters import Connection
+from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.errors import JobCrashed
 from jupyter_rayoffload.job import Job
+from jupyter_rayoffload.link import Link, open_link
 from jupyter_rayoffload.models import Phase
 from jupyter_rayoffload.session import Session
+from jupyter_rayoffload.submission import Offloader
 
 from .ground import LIMIT, Ground, gone, other_process, printed, running, send, until
 
@@ -287,3 +292,84 @@ def test_its_memory_is_stated(standing: Standing) -> None:
     standing.waits()
     [plan] = standing.handovers.waiting()
     assert 10e6 < plan["memory"] < 1e9
+
+
+# ---------------------------------------------------------------------- where a standby reserves a CPU
+
+
+async def open_as_pods(connection: Connection, config: RayOffload) -> Link:
+    """Open the way to the cluster as to one of pods: of its two CPUs, a standby and a job hold one each."""
+    info = connection.info.replace(kind="kubernetes")
+    return await open_link(dataclasses.replace(connection, info=info), config)
+
+
+async def offloader(config: RayOffload) -> Offloader:
+    return Offloader(config, open_as_pods)
+
+
+@pytest.fixture
+def reserving(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standing]:
+    """Sit in front of a session whose standbys reserve a CPU."""
+    monkeypatch.setenv("RAYOFFLOAD_STANDBY", "1")
+    folder = ground.folder / "reserving"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    with other_process() as session:
+        session._offloader = session.call(offloader(session.config))
+        made = Standing(session)
+        yield made
+        session.config.standby = 0
+        link = session.offloader.links.used("")
+        assert link is not None
+        session.call(session.offloader.standbys.send_off(link))
+        made.nobody()
+
+
+def test_one_that_holds_what_a_job_waits_for_ends(reserving: Standing) -> None:
+    answer(send("answer = 1"))
+    standby = reserving.waits()
+    job = send("answer = 2", cpus=2)
+    assert answer(job) == 2 and job.record.submission_id == f"{job.id}-1"
+    assert _ended(reserving, standby).status == "SUCCEEDED"
+    later = send("answer = 3")
+    assert answer(later) == 3
+    assert reserving.waits() != standby, "where there is room again, the next one waits"
+
+
+def test_one_ends_for_a_job_of_a_process_that_wants_none(reserving: Standing) -> None:
+    answer(send("answer = 1"))
+    standby = reserving.waits()
+    reserving.session.call(reserving.session.offloader.standbys.aclose())  # whoever ordered it has gone
+    with other_process() as session:
+        session._offloader = session.call(offloader(session.config))
+        session.config.standby = 0
+        assert answer(send("answer = 2", cpus=2)) == 2
+    assert _ended(reserving, standby).status == "SUCCEEDED"
+
+
+def test_one_ends_for_the_tasks_of_the_job_before_it(reserving: Standing, tmp_path: Path) -> None:
+    answer(send("answer = 1"))
+    first, go = reserving.waits(), tmp_path / "go"
+    wait = f"import os, time\nwhile not os.path.exists({str(go)!r}):\n    time.sleep(0.1)\n"
+    task = "import ray\n@ray.remote(num_cpus=1)\ndef two():\n    return 2\n"
+    job = send(f"{wait}{task}answer = ray.get(two.remote())")
+    second = until(lambda: reserving.waits() not in (first, "") and reserving.waits(), "another one waits")
+    go.touch()
+    assert answer(job) == 2 and job.record.submission_id == first
+    assert _ended(reserving, second).status == "SUCCEEDED"
+
+
+def test_none_is_ordered_where_it_would_have_to_wait_for_its_cpu(reserving: Standing) -> None:
+    """Of an autoscaler it would get a node of its own."""
+    job = running(send("import time\nprint('there', flush=True)\ntime.sleep(1000)", cpus=1))
+    printed(job, "there")
+    other = running(send("import time\nfor _ in range(10):\n    time.sleep(1)\nanswer = 1"))
+    seen = set()
+    while not other.done():
+        seen |= {plan["id"] for plan in reserving.handovers.ordered()}
+        time.sleep(0.2)
+    assert answer(other) == 1 and not seen
+    standby = reserving.waits()
+    assert standby, "it waits now that the other has ended"
+    job.cancel()
+    until(job.done, "it is cancelled")

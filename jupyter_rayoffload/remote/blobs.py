@@ -19,7 +19,7 @@ from typing import Literal
 from blake3 import blake3
 from redis.exceptions import RedisError
 
-from .link import Link, Missing, milliseconds
+from .link import Link, Missing, Patience, milliseconds
 from .signing import Signer, Tampered
 from .wire import CHUNK, Wire, allocate
 
@@ -32,6 +32,9 @@ Progress = Callable[[int, int], None]
 STEP = 8 << 20
 #: What is less in all goes with the other commands: a connection of its own would cost more than it saves.
 SMALL = 512 << 10
+#: How long a transfer that has begun bears a store that does not answer, seconds: one that comes back reads
+#: its data first, and what has been sent or fetched shall not have been in vain.
+BEGUN_SECONDS = 300.0
 #: Keys of one script call, so that no call keeps the store from others for more than about a millisecond.
 KEYS_AT_ONCE = 1000
 
@@ -249,7 +252,8 @@ class Blobs:
         self, chunks: list[tuple[str, memoryview]], lifetime: float, on_progress: Progress | None
     ) -> int:
         total = sum(view.nbytes for _, view in chunks)
-        patience, todo = self._link.patience(), self._absent(chunks)
+        patience = self._link.patience(BEGUN_SECONDS)
+        todo = self._absent(chunks)
         lacked = sum(view.nbytes for _, view in todo)
         while todo:
             report = _Report(total, total - sum(view.nbytes for _, view in todo), on_progress)
@@ -262,11 +266,13 @@ class Blobs:
             except RedisError as error:
                 time.sleep(patience.failed(error))
                 # A store that came back may have lost what it had confirmed: ask, do not remember.
-                todo = self._absent(chunks)
+                todo = self._absent(chunks, patience)
         return lacked
 
-    def _absent(self, chunks: list[tuple[str, memoryview]]) -> list[tuple[str, memoryview]]:
-        lengths = self._link.many([("STRLEN", key) for key, _ in chunks])
+    def _absent(
+        self, chunks: list[tuple[str, memoryview]], patience: Patience | None = None
+    ) -> list[tuple[str, memoryview]]:
+        lengths = self._link.many([("STRLEN", key) for key, _ in chunks], patience)
         return [chunk for chunk, length in zip(chunks, lengths, strict=True) if chunk[1].nbytes != length]
 
     def _fetch(
@@ -303,7 +309,7 @@ class Blobs:
 
     def _receive(self, fetch: _Fetch, on_progress: Progress | None) -> None:
         report = _Report(sum(place.nbytes for _, place in fetch.todo), 0, on_progress)
-        patience = self._link.patience()
+        patience = self._link.patience(BEGUN_SECONDS)
         while fetch.done < len(fetch.todo):
             try:
                 with Wire(self._link.address, self._link.timeout) as wire:

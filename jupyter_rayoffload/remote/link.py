@@ -213,25 +213,25 @@ class Link:
         """Give the full key of `name`."""
         return self._prefix + name
 
-    def patience(self) -> Patience:
-        """Give the patience for one call."""
-        return Patience(self.address, self._patience)
+    def patience(self, least: float = 0.0) -> Patience:
+        """Give the patience for one call: `least` seconds of it, whatever others have."""
+        return Patience(self.address, max(self._patience, least))
 
-    def run(self, action: Callable[[], _T]) -> _T:
+    def run(self, action: Callable[[], _T], patience: Patience | None = None) -> _T:
         """Do `action`, again after a lost connection: it must bear being done twice.
 
         Raises
         ------
         StoreFault
         """
-        patience = self.patience()
+        patience = patience or self.patience()
         while True:
             try:
                 return action()
             except RedisError as error:
                 time.sleep(patience.failed(error))
 
-    def many(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+    def many(self, commands: list[tuple[Any, ...]], patience: Patience | None = None) -> list[Any]:
         """Send `commands` in pipelines, in order but not as one step, and give their answers."""
 
         def send(part: list[tuple[Any, ...]]) -> list[Any]:
@@ -246,7 +246,7 @@ class Link:
 
         step = 1000  # bounds what is held on both sides
         parts = [commands[i : i + step] for i in range(0, len(commands), step)]
-        return [answer for part in parts for answer in self.run(lambda part=part: send(part))]  # type: ignore[misc]
+        return [answer for part in parts for answer in self.run(lambda part=part: send(part), patience)]  # type: ignore[misc]
 
 
 def milliseconds(seconds: float) -> int:

@@ -148,3 +148,24 @@ def test_300_mb_arrive_right_while_the_store_is_killed(own_redis: RedisServer, o
     # A store that knows it is not sent it again.
     sent = store.put_payload("job", "again", codec.freeze({"y": array}, {}, SIGNER, copy=False))
     assert sent < 10_000
+
+
+def test_a_transfer_that_has_begun_outlasts_a_store_that_is_away_longer_than_others_bear(
+    own_redis: RedisServer, open_store: Open
+) -> None:
+    array = np.random.default_rng(4).integers(0, 2**62, 100_000_000 // 8)
+    store = open_store(own_redis, patience=0.2)
+    store.create("job", {"spec": {}})
+    came_back: list[threading.Timer] = []
+
+    def crash(done: int, total: int) -> None:
+        if not came_back:
+            own_redis.kill()
+            came_back.append(threading.Timer(2.0, own_redis.start))
+            came_back[0].start()
+
+    store.put_payload("job", "inputs", codec.freeze({"x": array}, {}, SIGNER, copy=False), crash)
+    came_back.pop().join()
+    back = store.get_payload("job", "inputs", {}, on_progress=crash)["x"]
+    came_back.pop().join()
+    assert np.array_equal(back, array)

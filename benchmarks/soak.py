@@ -39,7 +39,7 @@ def row(bench: Bench, jobs: int, served: int) -> list[int]:
     kernel = psutil.Process()
     cluster = _cluster(kernel)
     client: Any = link.store._link.client
-    keys = [key for key in client.scan_iter("*", count=1000)]
+    keys, endless = _keys(client)
     return [
         jobs,
         served,
@@ -49,10 +49,16 @@ def row(bench: Bench, jobs: int, served: int) -> list[int]:
         len(cluster),
         sum(_of(p, "num_threads") for p in cluster),
         sum(_of(p, "memory") for p in cluster) // 10**6,
-        len(keys),
-        sum(client.pttl(key) == -1 for key in keys),
+        keys,
+        len(endless),
         client.info("memory")["used_memory"] // 10**6,
     ]
+
+
+def _keys(client: Any) -> tuple[int, list[str]]:
+    """Give how many keys the store has, and the names of those that have no time to live: there is none."""
+    keys = list(client.scan_iter("*", count=1000))
+    return len(keys), [key.decode() for key in keys if client.pttl(key) == -1]
 
 
 def _cluster(kernel: psutil.Process) -> list[psutil.Process]:
@@ -89,7 +95,10 @@ def main() -> int:
             if number == 1 or number % EVERY == 0 or number == jobs:
                 print("| " + " | ".join(map(str, row(bench, number, served))) + " |", flush=True)
                 progress(f"{number} of {jobs} jobs")
-    return 0
+        link = bench.session.offloader.links.used("")
+        endless = _keys(link.store._link.client)[1] if link else []
+    print(f"\nKeys without a time to live: {', '.join(endless) or 'none'}")
+    return 1 if endless else 0
 
 
 if __name__ == "__main__":

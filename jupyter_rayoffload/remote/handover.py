@@ -94,6 +94,7 @@ class Handovers:
                 ("SET", self._key(standby, "plan"), self._sealed(standby, plan), "PX", _ms(ORDER_SECONDS)),
                 ("ZADD", self._link.key("standbys"), now, standby),
                 ("ZREMRANGEBYSCORE", self._link.key("standbys"), "-inf", now - 86400),
+                ("PEXPIRE", self._link.key("standbys"), _ms(86400)),
             ]
         )
 

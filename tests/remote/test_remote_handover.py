@@ -65,3 +65,16 @@ def test_what_others_wrote_is_not_acted_upon(store: Store, open_store: Open) -> 
     store._link.client.set(f"{key}plan", forger.sign("standby:standby", b"{}"))
     with pytest.raises(Tampered):
         store.handovers.plan("standby")
+
+
+def test_nothing_of_a_standby_stays_for_ever(store: Store) -> None:
+    for standby in ("served", "dismissed", "left"):
+        waits(store, standby)
+    assert store.handovers.hand(["a"], "job", 1) == "served"
+    store.handovers.take("served", "job")
+    store.handovers.dismiss("dismissed", "a")
+    assert store.handovers.leave("left", "a")
+    store.handovers.order("ordered", plan())
+    keys = list(store._link.client.scan_iter(store._link.key("*")))
+    assert len(keys) >= 4
+    assert [key for key in keys if store._link.client.pttl(key) == -1] == []

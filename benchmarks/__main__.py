@@ -13,10 +13,11 @@ import psutil
 
 from jupyter_rayoffload import __version__
 
-from . import batch, blocked, bundle, cold, data, files, importing, lines, peers, warm
+from . import batch, blocked, bundle, cold, data, files, growth, importing, lines, peers, plot, warm
 from .common import Figure, opened, progress, table, version_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PICTURE = "images/growth.svg"
 
 
 def machine(load_before: float) -> str:
@@ -32,7 +33,7 @@ def machine(load_before: float) -> str:
     )
 
 
-def page(figures: str, where: str) -> str:
+def page(figures: str, grown: str, where: str) -> str:
     """Give the text of docs/performance.md."""
     return f"""# Performance
 
@@ -46,6 +47,8 @@ run on the same cluster. The ratio says more than the times.
 
 Where the load is above the number of CPUs, the times are those of a busy machine, and the ratios are rough.
 The first job pays Ray's own start of a job and the start of its Python. The next one is handed to a standby.
+
+{grown}
 
 {bundle.section(bundle.parts())}
 """
@@ -67,10 +70,12 @@ def main() -> int:
                 figures += script.measure(bench)
             except ModuleNotFoundError as error:  # a peer that is not installed
                 missing.append(f"Not measured: `{script.__name__}`, for {error.name} is not installed.")
+        series = growth.measure(bench)
     text, where = "\n".join([table(figures), *missing]), machine(load)
-    print(f"{text}\n\n{where}\n{time.monotonic() - begin:.0f} s in all")
+    print(f"{text}\n\n{growth.section(series)}\n\n{where}\n{time.monotonic() - begin:.0f} s in all")
     if given.write:
-        PAGE.write_text(page(text, where))
+        plot.draw(series, PAGE.parent / PICTURE)
+        PAGE.write_text(page(text, growth.section(series, PICTURE), where))
     return 0
 
 

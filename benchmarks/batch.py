@@ -34,7 +34,7 @@ y = ray.get([square.remote(x) for x in range({count})])
 """
 
 
-def _batch(count: int) -> float:
+def run_batch(count: int) -> float:
     job = submit(ITEM, map={"x": range(count)}, label=f"batch{count}")
     job.wait(600)
     if job.outputs["y"] != [x * x for x in range(count)]:
@@ -42,7 +42,7 @@ def _batch(count: int) -> float:
     return _running(job)
 
 
-def _by_hand(count: int) -> float:
+def by_hand(count: int) -> float:
     job = submit(BY_HAND.format(count=count), label=f"hand{count}")
     job.wait(600)
     if job.outputs["y"] != [x * x for x in range(count)]:
@@ -87,31 +87,31 @@ def _running(job: Any) -> float:
 
 def measure(bench: Bench) -> list[Figure]:
     """Measure trivial items, the worst case: all that is seen is what it costs to run them."""
-    _batch(10)
-    _by_hand(10)
+    run_batch(10)
+    by_hand(10)
     # In turn: what else the machine does falls on both.
     whole: list[tuple[float, float]] = []
     inner: list[tuple[float, float]] = []
     for _ in range(REPEAT):
         inside: list[float] = []
-        ours = timed(lambda: inside.append(_batch(1000)), 1)[0]  # noqa: B023
-        theirs = timed(lambda: inside.append(_by_hand(1000)), 1)[0]  # noqa: B023
+        ours = timed(lambda: inside.append(run_batch(1000)), 1)[0]  # noqa: B023
+        theirs = timed(lambda: inside.append(by_hand(1000)), 1)[0]  # noqa: B023
         whole.append((ours, theirs))
         inner.append((inside[0], inside[1]))
     for size in SIZES:
-        begun = timed(lambda: _batch(size), 1)[0]  # noqa: B023
+        begun = timed(lambda: run_batch(size), 1)[0]  # noqa: B023
         progress(f"A batch of {size:,} items: {begun:.2f} s")
     progress(_memory())
     single = timed(lambda: submit("y = 2 * 2").wait(600), JOBS)
     thousand = [1000 * statistics.mean(single)]
-    batches, by_hand = ([pair[i] for pair in whole] for i in (0, 1))
+    batches, loops = ([pair[i] for pair in whole] for i in (0, 1))
     inside_ours, inside_theirs = ([pair[i] for pair in inner] for i in (0, 1))
     return [
         Figure(
             "1,000 trivial items, from the call to the list",
             "a loop of `ray.get` by hand, in a job",
             batches,
-            by_hand,
+            loops,
             "both are one Ray job, on the same cluster, in turn",
         ),
         Figure(

@@ -18,7 +18,7 @@ from typing import Any
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.session import Session, session
 
-__all__ = ["Bench", "Figure", "alone", "opened", "table", "timed"]
+__all__ = ["Bench", "Figure", "alone", "duration", "opened", "table", "timed"]
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,14 @@ def alone(measure: Callable[..., list[Figure]], *, cluster: bool = True) -> int:
     return 0
 
 
-def _seconds(values: Sequence[float]) -> str:
-    def text(value: float) -> str:
-        return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
+def duration(seconds: float) -> str:
+    """Give a time with its unit."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
 
-    return f"{text(statistics.median(values))} ({text(min(values))} to {text(max(values))}, n={len(values)})"
+
+def _seconds(values: Sequence[float]) -> str:
+    least, middle, most = (duration(of(values)) for of in (min, statistics.median, max))
+    return f"{middle} ({least} to {most}, n={len(values)})"
 
 
 def table(figures: Sequence[Figure]) -> str:

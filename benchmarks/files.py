@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from jupyter_rayoffload.packing import _name
+from jupyter_rayoffload.remote.files import ray_package
 from jupyter_rayoffload.workspace import snapshot
 
 from .common import Bench, Figure, alone, timed
@@ -42,8 +42,8 @@ def measure(bench: Bench) -> list[Figure]:
         if not link.store.has_package(shot.digest):
             shot.zip_to(bench.root / "workspace.zip")
             link.store.put_package(shot.digest, bench.root / "workspace.zip")
-        if not bench.session.call(link.ray.has_package(_name(shot.digest))):
-            bench.session.call(link.ray.put_package(_name(shot.digest), bench.root / "workspace.zip"))
+        if not bench.session.call(link.ray.has_package(ray_package(shot.digest))):
+            bench.session.call(link.ray.put_package(ray_package(shot.digest), bench.root / "workspace.zip"))
         return shot.digest
 
     def theirs() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import types
 from collections.abc import Callable, Mapping
@@ -13,7 +14,9 @@ from typing import Any, cast
 from .chunks import ERROR, ITEMS, RESULT, Done, Parcel, dump, load, slot_of
 from .codec import freeze
 from .describe import describe
+from .elsewhere import Harvest
 from .failures import worker_died
+from .files import Folder, limits
 from .ledger import Ledger
 from .planner import Planner
 from .shell import CellShell
@@ -55,6 +58,8 @@ class Batch:
         ``tell(type, content)`` publishes a message.
     home : pathlib.Path
         The runner's folder, with the working folder in it.
+    folder : Folder
+        That working folder.
     """
 
     def __init__(
@@ -65,10 +70,12 @@ class Batch:
         signer: Signer,
         tell: Callable[[str, dict[str, Any]], None],
         home: Path,
+        folder: Folder,
     ) -> None:
         self._spec, self._shell, self._store, self._signer = spec, shell, store, signer
         self._tell, self._home = tell, home
         self._batch: Mapping[str, Any] = spec["batch"]
+        self._harvest = Harvest(folder, home, limits(os.environ))
         self._flights: dict[Any, _Flight] = {}
         self._texts: dict[int, str] = {}
         self._values = _Values()
@@ -159,6 +166,7 @@ class Batch:
             wanted = {ITEMS: [self._items[i] for i in indices]}
             parcel = Parcel.of(freeze(wanted, self._shell.user_ns, self._signer, copy=False))
             order = {"job": self._spec["id"], "indices": indices, "items": parcel}
+            order["limits"] = self._harvest.limits
             name = f"item {indices[0]}" if len(indices) == 1 else f"items {indices[0]} to {indices[-1]}"
             ref = self._task.options(**self._options, name=name).remote([self._shared], order)
             self._flights[ref] = _Flight(indices)
@@ -211,6 +219,8 @@ class Batch:
             self._store.put_payload(self._spec["id"], slot_of(self._slot), parcel.frozen())
             self._slot += 1
         self._values.add(parcel)
+        if came["files"]:
+            self._harvest.add(came["files"])
         self._texts.update(came["texts"])
         for one in done:
             self._ledger.add(one, came["failures"].get(one.item))
@@ -239,9 +249,10 @@ class Batch:
         """Say what an item is: a number or a text itself, of others what they are."""
         item, name = self._items[index], self._batch.get("name")
         if self._spec.get("kind") == "program":
-            item = item[1].decode() if item[0] == "json" else item[1]
-        plain = isinstance(item, (int, float, str, bool, type(None)))
-        text = repr(item) if plain else describe(item)
+            text = item[1].decode() if item[0] == "json" else describe(item[1])
+        else:
+            plain = isinstance(item, (int, float, str, bool, type(None)))
+            text = repr(item) if plain else describe(item)
         text = text if len(text) <= 60 else f"{text[:59]}…"
         return f"{name}={text}" if name else text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -17,7 +18,7 @@ from .failures import Unready
 from .processes import die_with_parent
 from .store import Store
 
-__all__ = ["exit_failure", "run_command", "run_program"]
+__all__ = ["exit_failure", "filled", "mark_of", "run_command", "run_program"]
 
 #: Between Ray's own SIGTERM, which reaches the program too, and ours: two would run its handler twice.
 GRACE_SECONDS = 0.3
@@ -99,6 +100,31 @@ def run_program(
         if path.exists():
             return code, (kind, path.read_bytes())
     return code, None
+
+
+def mark_of(name: str) -> str:
+    """Give what stands for an input of this name in a command."""
+    return f"{{{name}}}"
+
+
+def filled(source: str, name: str, given: tuple[str, bytes]) -> str:
+    """Put an input in its place in a command: text as it is, all else as JSON; it never makes more words.
+
+    Parameters
+    ----------
+    source : str
+        The command line.
+    name : str
+        The input's; empty if it has none.
+    given : (str, bytes)
+        As for :func:`run_program`.
+    """
+    mark = mark_of(name)
+    if not name or mark not in source:
+        return source
+    value = json.loads(given[1])
+    text = value if isinstance(value, str) else json.dumps(value)
+    return shlex.join(word.replace(mark, text) for word in shlex.split(source))
 
 
 def _environment(job_id: str, home: Path) -> dict[str, str]:

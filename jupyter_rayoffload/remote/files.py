@@ -35,6 +35,8 @@ _CACHES = {
 }
 #: At most so many bytes are in memory while a file is compared.
 _BLOCK = 1 << 20
+#: In the place of a checksum: nobody has read the file.
+_UNKNOWN = -2
 
 
 class BadPackage(Exception):
@@ -83,6 +85,10 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        # What stayed on other nodes, by paths; what is to be said of what is here; how many nobody names.
+        self.elsewhere: dict[str, dict[str, Any]] = {}
+        self.notes: dict[str, str] = {}
+        self.unlisted = 0
         self._known: dict[str, _Known] = {}
         self._folders: set[str] = set()
 
@@ -105,8 +111,22 @@ class Folder:
             raise BadPackage(f"the package is not a zip: {error}") from None
 
     def _extract(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-        target, path = self.root / entry.filename, PurePosixPath(entry.filename)
+        path = PurePosixPath(entry.filename)
         self._folders.update(p.as_posix() for p in (path, *path.parents))
+        self.write(archive, entry)
+        if not entry.is_dir():
+            self._known[entry.filename] = _Known(self.sign(entry.filename), entry.file_size, entry.CRC)
+
+    def write(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+        """Write one file or folder of a zip, as if the cell had.
+
+        Raises
+        ------
+        BadPackage
+            It would land outside.
+        """
+        _check(entry)
+        target = self.root / entry.filename
         if entry.is_dir():
             target.mkdir(parents=True, exist_ok=True)
             return
@@ -116,7 +136,29 @@ class Folder:
         mode = (entry.external_attr >> 16) & 0o777
         if mode:
             target.chmod(mode | stat.S_IRUSR | stat.S_IWUSR)  # the cell must be able to change its own copy
-        self._known[entry.filename] = _Known(_sign(target.lstat()), entry.file_size, entry.CRC)
+
+    def sign(self, path: str) -> tuple[int, ...]:
+        """Give what differs as soon as a file is written to."""
+        return _sign((self.root / path).lstat())
+
+    def is_unchanged(self, path: str) -> bool:
+        """Whether a file is there as it was unpacked, or accepted."""
+        return self._unchanged(path, (self.root / path).lstat())
+
+    def is_same(self, path: str, entry: zipfile.ZipInfo) -> bool:
+        """Whether a file has the content of an entry of a zip."""
+        target = self.root / path
+        return target.lstat().st_size == entry.file_size and _checksum(target) == entry.CRC
+
+    def accept(self, paths: Sequence[str]) -> None:
+        """Take files and folders as they are now: they have changed only if they do so from now on."""
+        for path in paths:
+            if path.endswith("/"):
+                self._folders.add(path.rstrip("/"))
+                continue
+            with suppress(OSError):  # it has just been removed
+                sign = self.sign(path)
+                self._known[path] = _Known(sign, sign[0], _UNKNOWN)
 
     def changes(
         self, fetch: Sequence[str] = (), file_limit: int = FILE_LIMIT, total_limit: int = TOTAL_LIMIT
@@ -151,8 +193,12 @@ class Folder:
             if not reason:
                 found.travel.append(path)
             state = "there" if reason else "fetched"
-            entry = {"path": path, "size": size, "state": state, "reason": reason}
+            entry = {"path": path, "size": size, "state": state, "reason": reason or self.notes.get(path, "")}
             found.files.append({k: v for k, v in entry.items() if v != ""})
+        apart = [file for path, file in sorted(self.elsewhere.items()) if path not in there]
+        room = LISTED - len(found.files)
+        found.files += apart[:room]
+        found.more += len(apart[room:]) + self.unlisted
         found.deleted = sorted(set(self._known) - there)
         return found
 

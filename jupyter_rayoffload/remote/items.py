@@ -22,8 +22,9 @@ from typing import Any
 
 from .chunks import ABOUT, ERROR, ITEMS, RESULT, Parcel, key_of
 from .codec import freeze, thaw
-from .command import exit_failure, run_program
+from .command import exit_failure, filled, run_program
 from .connection import read_connection
+from .elsewhere import Outpost
 from .failures import Unready, beyond_memory, import_hint
 from .interrupt import Interrupt
 from .on_import import prepare_libraries
@@ -65,13 +66,16 @@ class ItemRunner:
         self._signer = connection.signer
         home = Path(shared["home"])
         here = (home / "work").is_dir()  # the runner's node: what the items write is in its folder
+        self._outpost: Outpost | None = None
         self._scratch = Path(tempfile.mkdtemp(prefix="rayoffload-items-", dir=home if here else None))
         if here:  # and who removes that, removes this
             modules = [str(p) for p in sorted(home.glob("modules*"))]
             enter(str(home / "work"), modules)
         else:
             atexit.register(shutil.rmtree, self._scratch, ignore_errors=True)
-            make_folder(connection.open_store(STORE_SECONDS), self._spec, self._scratch)
+            folder = make_folder(connection.open_store(STORE_SECONDS), self._spec, self._scratch)
+            fetch = (self._spec.get("options") or {}).get("fetch") or ()
+            self._outpost = Outpost(folder, self._scratch, fetch)
         prepare_libraries()
         ipython = self._scratch / "ipython"
         ipython.mkdir()
@@ -97,13 +101,14 @@ class ItemRunner:
         Parameters
         ----------
         order : Mapping
-            ``{indices, items}``: numbers, and the items themselves as a parcel.
+            ``{indices, items, limits}``: numbers, the items as a parcel, and how large files may be.
 
         Returns
         -------
         dict
             ``done`` (number, whether well, seconds), ``values`` (a parcel for the store), ``failures`` and
-            ``texts`` by number, and ``rest``: the numbers of items that were not begun.
+            ``texts`` by number, ``rest``: the numbers of items that were not begun, and ``files`` that the
+            runner's folder lacks.
         """
         given: Parcel = order["items"]
         items = thaw(given.graph, given.views(), self._shell.user_ns)[ITEMS]
@@ -122,7 +127,8 @@ class ItemRunner:
                 self._one(index, item, found, values, errors)
         values |= errors  # the last: who reads the others does not have to read them
         frozen = freeze(values, self._shell.user_ns, self._signer, copy=False, skip=True)
-        return {**found, "values": Parcel.of(frozen)}
+        files = self._outpost.changed(order["limits"]) if self._outpost else None
+        return {**found, "values": Parcel.of(frozen), "files": files}
 
     def _one(
         self,
@@ -173,9 +179,8 @@ class ItemRunner:
             for stream in self._streams:
                 stream.tell_name()  # what the program prints does not come by here
             try:
-                code, result = run_program(
-                    self._spec["id"], self._spec["source"], home, (given[0], given[1]), bound=True
-                )
+                source = filled(self._spec["source"], self._batch["name"], given)
+                code, result = run_program(self._spec["id"], source, home, given, bound=True)
                 failure = exit_failure(code) if code else {}
             except Unready as error:
                 failure = error.failure

@@ -132,7 +132,7 @@ class CellProcess:
             inputs = self._load_inputs()
             doing.append("running the cell")
             run = self._run_call if kind == "callable" else self._run_cell
-            run = self._run_batch if self._spec.get("batch") else run
+            run = functools.partial(self._run_batch, folder) if self._spec.get("batch") else run
             end = run(inputs)
             on_ray.await_workers()
             doing.append("storing the files")
@@ -262,16 +262,16 @@ class CellProcess:
             end["result"] = self._result(outcome.value)
         return end
 
-    def _run_batch(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        batch = Batch(self._spec, self._shell, self._store, self._signer, self._channel.tell, self._home)
-        return batch.run(inputs)
+    def _run_batch(self, folder: Folder, inputs: dict[str, Any]) -> dict[str, Any]:
+        there = (self._channel.tell, self._home, folder)
+        return Batch(self._spec, self._shell, self._store, self._signer, *there).run(inputs)
 
     def _run_program(self, folder: Folder) -> dict[str, Any]:
         job = self._spec["id"]
         given = (self._store.read(job) or {}).get("input")
         if self._spec.get("batch"):
             data = self._store.get_blob(given["digest"], given["size"]) if given else b""
-            end = self._run_batch({ITEMS: unpack(data)})
+            end = self._run_batch(folder, {ITEMS: unpack(data)})
             on_ray.await_workers()
             return {**end, **self._files(folder)}
         home = made(self._home / "program")

@@ -31,6 +31,7 @@ from jupyter_rayoffload.remote.chunks import (
 )
 from jupyter_rayoffload.remote.codec import freeze, thaw
 from jupyter_rayoffload.remote.failures import worker_died
+from jupyter_rayoffload.remote.files import Folder
 from jupyter_rayoffload.remote.ledger import Ledger
 from jupyter_rayoffload.remote.outputs import bound_by_definition
 from jupyter_rayoffload.remote.planner import CHUNK_ITEMS, WORKER_RETRIES, Planner
@@ -184,8 +185,9 @@ def test_a_batch_says_what_no_node_has_and_counts_nothing_as_running(monkeypatch
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(cluster_resources=lambda: there))
     shell: Any = SimpleNamespace(user_ns={})
     store: Any = None
+    folder = Folder(tmp_path)
     spec = {"id": "j", "batch": {"parallel": 8}}
-    batch = Batch(spec, shell, store, SIGNER, lambda kind, c: told.append((kind, c)), tmp_path)
+    batch = Batch(spec, shell, store, SIGNER, lambda kind, c: told.append((kind, c)), tmp_path, folder)
     batch._options = {"num_cpus": 1, "num_gpus": 1, "resources": {}}
     batch._ledger = Told(9).ledger
     batch._flights = {i: _Flight([i]) for i in range(8)}

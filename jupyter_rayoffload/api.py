@@ -108,11 +108,12 @@ def _mapped(given: Any, parallel: int | None, named: bool, said: str = "map") ->
     if not named:
         return Mapped("", listed(given, said), parallel)
     if not isinstance(given, Mapping) or len(given) != 1:
-        raise UsageError("map: code needs one name for its items", "map={'store': stores}")
+        what = "code" if said == "map" else "a command"
+        raise UsageError(f"{said}: {what} needs one name for its items", f"{said}={{'store': stores}}")
     ((name, items),) = given.items()
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-        raise UsageError(f"map: {name!r:.80} is not a name", "map={'store': stores}")
-    return Mapped(name, listed(items, f"map={{{name!r}: …}}"), parallel)
+        raise UsageError(f"{said}: {name!r:.80} is not a name", f"{said}={{'store': stores}}")
+    return Mapped(name, listed(items, f"{said}={{{name!r}: …}}"), parallel)
 
 
 def _drafted(
@@ -154,9 +155,10 @@ def submit_program(
         The command: ``"python train.py"``.
     input : bytes or JSON-ready value, optional
         What ``read_input()`` returns there.
-    inputs : iterable of such, optional
+    inputs : iterable of such, or Mapping of one name to an iterable, optional
         Run the program once for each of them, as Ray tasks of one job; ``result()`` is the list of what they
-        wrote. The options count for each item then.
+        wrote. The options count for each item then. With a name, ``{name}`` in the command is the item:
+        ``submit_program("python train.py --seed {seed}", inputs={"seed": range(10)})``.
     working_dir : str, optional
         The folder that travels; the current one by default.
     py_modules : sequence of str
@@ -176,7 +178,7 @@ def submit_program(
     chosen = here.checked(from_keywords({**given, **options}, here.config.job_options()))
     if inputs is not None and input is not None:
         raise UsageError("input and inputs: a program has one of them", "inputs=[...] runs it for each")
-    items = _mapped(inputs, chosen.max_parallel, named=False, said="inputs")
+    items = _mapped(inputs, chosen.max_parallel, named=isinstance(inputs, Mapping), said="inputs")
     command = _command(entrypoint)
     return here.launch(draft_program(here.origin(), command, input, chosen, _label(label), items))
 

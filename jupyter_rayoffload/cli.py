@@ -25,6 +25,8 @@ __all__ = ["main"]
 
 #: After how long a store is asked whether it answers, and how long its answer may take, seconds.
 SLOW_SECONDS = 2.0
+#: What `run` hands on as it is given.
+_RUN_OPTIONS = ("cpus", "gpus", "memory", "timeout", "max_parallel", "retries")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _of_the_terminal(error: object) -> str:
     """Give the text of an error with the terminal's verbs in the place of the notebook's."""
-    text = re.sub(r"%ray (jobs|attach|logs|cancel|cluster|profiles)\b", r"jupyter rayoffload \1", str(error))
+    text = re.sub(
+        r"%ray (jobs|attach|logs|cancel|retry|cluster|profiles)\b", r"jupyter rayoffload \1", str(error)
+    )
     return re.sub(r"%ray(?! ?\w)", "jupyter rayoffload cluster", text)
 
 
@@ -79,6 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--memory", help="memory that it may use: 8GiB")
     run.add_argument("--timeout", help="end it after this time: 2h")
     run.add_argument("--pip", action="append", metavar="REQ", help="requirement to install; may be repeated")
+    run.add_argument(
+        "--map",
+        metavar="NAME=EXPR",
+        help="run it once for each element of EXPR, as one job: 'seed=range(10)', or "
+        "\"f=glob.glob('*.csv')\"; {NAME} in the command is the element, and read_input() gives it",
+    )
+    run.add_argument("--max-parallel", metavar="N", help="with --map: so many at once at most")
+    run.add_argument(
+        "--retries", metavar="N", help="run it again so often where it fails; with --map each item"
+    )
     run.add_argument("--label", default="", help="label of the job")
     run.add_argument("command", nargs=argparse.REMAINDER, help="the command: python train.py --epochs 3")
 
@@ -87,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, do, text in (
         ("attach", _attach, "follow a job from its first line"),
         ("logs", _logs, "print what a job has printed"),
+        ("retry", _retry, "run the items of a batch again that have failed, and follow that"),
         ("cancel", _cancel, "stop a job"),
     ):
         verb(name, do, text).add_argument("id", help="as `jobs` lists it")
@@ -110,7 +125,14 @@ def _run(given: argparse.Namespace) -> int:
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
     if not command:
         raise UsageError("run: expected a command", "jupyter rayoffload run python train.py")
-    asked = {k: getattr(given, k) for k in ("cpus", "gpus", "memory", "timeout") if getattr(given, k)}
+    asked = {k: getattr(given, k) for k in _RUN_OPTIONS if getattr(given, k)}
+    if given.map:
+        from .mapping import mapped_by_itself
+
+        items = mapped_by_itself(given.map, None)
+        asked["inputs"] = {items.name: items.items}
+    elif given.max_parallel:
+        raise UsageError("run: --max-parallel is for batches", "Add --map NAME=EXPR, or leave it out")
     job = submit_program(command, label=given.label, pip=given.pip or (), **asked)
     if given.detach:  # for `ID=$(...)`
         print(job.id, flush=True)
@@ -222,6 +244,12 @@ def _logs(given: argparse.Namespace) -> None:
     text = _attached(given.id).logs()
     if text:
         print(text)
+
+
+def _retry(given: argparse.Namespace) -> int:
+    job = _attached(given.id).retry_failed()
+    print(job.id, file=sys.stderr)
+    return _follow(job)
 
 
 def _cancel(given: argparse.Namespace) -> None:

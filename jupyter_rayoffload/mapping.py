@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import contextlib
+import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .cell import analyze
 from .errors import NotPicklable, UsageError
 from .models import Batch, Value
+from .options import split_map
 from .reference import Reference
 from .remote.chunks import ITEMS
 from .remote.outputs import bound_by_definition
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from .cell import Analysis
     from .remote.codec import Unpicklable
 
-__all__ = ["Mapped", "becomes_lists", "listed", "mapped"]
+__all__ = ["Mapped", "becomes_lists", "listed", "mapped", "mapped_by_itself"]
 
 #: More items than this are most likely an iterator without an end.
 MOST_ITEMS = 1_000_000
@@ -106,15 +110,44 @@ def mapped(
     """
     name, tree = expression_of(text)
     arrive(tuple(sorted(analyze(ast.unparse(tree)).reads)))
-    said = f"--map {text}"
+    return Mapped(name, _evaluated(tree, shell.user_ns, f"--map {text}"), parallel)
+
+
+def mapped_by_itself(text: str, parallel: int | None) -> Mapped:
+    """Evaluate the items that a command line names: with Python's own names, and with modules by theirs.
+
+    Parameters
+    ----------
+    text : str
+        ``NAME=EXPR``: ``seed=range(10)``, ``path=glob.glob('data/*.csv')``.
+    parallel : int, optional
+
+    Raises
+    ------
+    UsageError
+        As for :func:`mapped`.
+    """
+    try:
+        text = "=".join(split_map(text))
+    except ValueError as problem:
+        raise UsageError(f"--map {text}: expected {problem}", "--map 'seed=range(10)'") from None
+    name, tree = expression_of(text)
+    namespace: dict[str, Any] = {}
+    for read in analyze(ast.unparse(tree)).reads - set(dir(builtins)):
+        with contextlib.suppress(ImportError):  # then its name is not defined, and that is said
+            namespace[read] = importlib.import_module(read)
+    return Mapped(name, _evaluated(tree, namespace, f"--map {text}"), parallel)
+
+
+def _evaluated(tree: ast.Expression, namespace: dict[str, Any], said: str) -> list[Any]:
     try:
         # As any cell of the notebook: the person who types it runs it.
-        value = eval(compile(tree, "--map", "eval"), shell.user_ns)  # noqa: S307
+        value = eval(compile(tree, "--map", "eval"), namespace)  # noqa: S307
         if isinstance(value, Reference):
             value = value.get()
     except Exception as problem:
         raise _raised(said, problem) from problem
-    return Mapped(name, listed(value, said), parallel)
+    return listed(value, said)
 
 
 def listed(value: Iterable[Any], said: str) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .drafting import Origin, draft_values
 from .errors import UsageError
+from .remote.command import mark_of
 
 if TYPE_CHECKING:
     from .course import Draft
@@ -36,6 +37,7 @@ def draft_program(
         raise UsageError("the entrypoint is empty", "Give a command: submit_program('python train.py')")
     if mapped:
         data = [_program_input(item, f"inputs: item {i}") for i, item in enumerate(mapped.items)]
+        _check_words(command, mapped.name, data)
     elif data is not None:
         data = _program_input(data, "input")
     draft = draft_values(
@@ -52,6 +54,19 @@ def draft_program(
     if mapped:
         draft.spec = draft.spec.replace(batch=mapped.batch)
     return draft
+
+
+def _check_words(command: str, name: str, inputs: list[tuple[str, bytes]]) -> None:
+    """Refuse inputs that a command has no words for."""
+    mark = mark_of(name)
+    if not name or mark not in command:
+        return
+    for index, (kind, data) in enumerate(inputs):
+        if kind == "bytes" or b"\\u0000" in data:
+            raise UsageError(
+                f"inputs: item {index} cannot be a word of the command, where {mark} stands",
+                "Give text or numbers, or let the program call read_input()",
+            )
 
 
 def _program_input(value: Any, said: str) -> tuple[str, bytes]:

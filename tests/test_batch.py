@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +20,7 @@ from jupyter_rayoffload.drafting import Origin, draft_call, draft_cell, draft_co
 from jupyter_rayoffload.errors import JobCrashed, NotPicklable, StillRunning, UsageError
 from jupyter_rayoffload.item import ItemStatus
 from jupyter_rayoffload.items import Items
-from jupyter_rayoffload.mapping import MOST_ITEMS, Mapped, listed, mapped
+from jupyter_rayoffload.mapping import MOST_ITEMS, Mapped, listed, mapped, mapped_by_itself
 from jupyter_rayoffload.models import (
     Batch,
     FailedItem,
@@ -32,9 +34,11 @@ from jupyter_rayoffload.models import (
     Step,
 )
 from jupyter_rayoffload.pages import row_fact
+from jupyter_rayoffload.programs import draft_program
 from jupyter_rayoffload.record import bundle, text
 from jupyter_rayoffload.remote.chunks import ERROR, ITEMS, RESULT, key_of
 from jupyter_rayoffload.remote.codec import freeze, thaw
+from jupyter_rayoffload.remote.command import filled
 from jupyter_rayoffload.remote.signing import Signer
 from jupyter_rayoffload.view import job_view
 
@@ -101,6 +105,36 @@ def test_the_expression_is_evaluated_in_the_notebook_when_its_names_are_there() 
     }.items():
         with pytest.raises(UsageError, match=says):
             mapped(wrong, None, shell, lambda names: None)
+
+
+def test_a_terminal_has_modules_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    found = mapped_by_itself(" f = sorted(glob.glob('*.csv')) ", 2)
+    assert (found.name, found.items, found.parallel) == ("f", ["a.csv"], 2)
+    assert mapped_by_itself("n=[math.floor(x) for x in (1.5, 2.5)]", None).items == [1, 2]
+
+
+def test_an_input_takes_its_place_in_a_command_and_makes_no_words() -> None:
+    command = "python train.py --seed {seed} 'of {seed}' {other}"
+    for value, words in {
+        "3": ["--seed", "3", "of 3"],
+        '"a b; rm $HOME"': ["--seed", "a b; rm $HOME", "of a b; rm $HOME"],
+        '{"k": [1]}': ["--seed", '{"k": [1]}', 'of {"k": [1]}'],
+    }.items():
+        found = shlex.split(filled(command, "seed", ("json", value.encode())))
+        assert found == ["python", "train.py", *words, "{other}"]
+    assert filled(command, "", ("json", b"3")) == command
+    assert filled("python train.py", "seed", ("bytes", b"raw")) == "python train.py"
+
+
+@pytest.mark.parametrize("item", [b"raw", "a\0b"])
+def test_what_is_no_word_is_refused_where_a_command_asks_for_one(item: Any) -> None:
+    origin = Origin("me", "", ".", {}, SIGNER, 1 << 20)
+    items = Mapped("seed", ["fine", item])
+    with pytest.raises(UsageError, match=r"inputs: item 1 cannot be a word of the command, where \{seed\}"):
+        draft_program(origin, "python train.py {seed}", None, JobOptions(), "", items)
+    draft_program(origin, "python train.py", None, JobOptions(), "", items)
 
 
 # ---------------------------------------------------------------------- drafts

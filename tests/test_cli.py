@@ -6,6 +6,7 @@ import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,36 @@ def test_a_detached_run_prints_the_id_alone(
     monkeypatch.setattr(api, "submit_program", lambda *args, **options: job)
     assert cli.main(["run", "--detach", "true"]) == 0
     assert capsys.readouterr() == ("train-3fbc0e\n", "")
+
+
+def test_a_run_over_many_items_is_one_job(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[Any, dict[str, Any]]] = []
+
+    def submit_program(command: Any, **options: Any) -> SimpleNamespace:
+        asked.append((command, options))
+        return SimpleNamespace(id="train-3fbc0e", record=SimpleNamespace(attempt=1), done=lambda: False)
+
+    monkeypatch.setattr(api, "submit_program", submit_program)
+    line = ["run", "--detach", "--map", "seed=[n * n for n in range(3)]", "--max-parallel", "2"]
+    assert cli.main([*line, "--retries", "1", "python", "train.py", "--seed", "{seed}"]) == 0
+    [(command, options)] = asked
+    assert command == ["python", "train.py", "--seed", "{seed}"]
+    assert options["inputs"] == {"seed": [0, 1, 4]}
+    assert (options["max_parallel"], options["retries"]) == ("2", "1")
+    capsys.readouterr()
+    for wrong, said in {
+        "seed": "--map seed: expected NAME=EXPR",
+        "a b=[1]": "--map a b=[1]: expected NAME=EXPR; 'a b' is not a name",
+        "seed=nowhere": "NameError: name 'nowhere' is not defined",
+        "seed=5": "an int has no items",
+    }.items():
+        assert cli.main(["run", "--map", wrong, "true"]) == 2
+        assert said in capsys.readouterr().err
+    assert cli.main(["run", "--max-parallel", "2", "true"]) == 2
+    assert "--max-parallel is for batches. Add --map NAME=EXPR" in capsys.readouterr().err
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("count", ["-1", "0", "many", "1.5"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
@@ -298,6 +299,47 @@ def test_a_program_is_run_for_each_of_many_inputs(tmp_path: Path) -> None:
     assert good.result() == [{"square": 9}]
     assert _ended(good.rerun()).result() == [{"square": 9}]
     assert _ended(submit_program(work, inputs=[], working_dir=str(tmp_path))).result() == []
+
+
+SCORE = """
+import os, sys
+from rayoffload_job import read_input, write_output
+word, flag = sys.argv[1:]
+assert read_input() == int(word)
+print("seed", word)
+if word == "2" and not os.path.exists(flag):
+    sys.exit(3)
+open(f"{word}.txt", "w").close()
+write_output(int(word) ** 2)
+"""
+
+
+def test_a_batch_from_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "score.py").write_text(SCORE)
+    flag = tmp_path.parent / f"{tmp_path.name}-flag"
+
+    def terminal(*words: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "jupyter_rayoffload.cli", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT)
+        return done.returncode, done.stdout, done.stderr
+
+    work = [sys.executable, "score.py", "{seed}", str(flag)]
+    code, out, said = terminal("run", "--map", "seed=range(1, 4)", "--max-parallel", "2", *work)
+    assert code == 1, said
+    assert sum("seed 2" in line and "(item 1 pid=" in line for line in out.split("\n")) == 1
+    assert "1 of 3 items failed; the error is that of item 1: seed=2" in said
+    job = said.split("\n")[0]
+    assert attach(job).items[2].result == 9
+    flag.touch()
+    code, out, said = terminal("retry", job)
+    assert code == 0, said
+    again = attach(said.split("\n")[0])
+    assert again.result() == [1, 4, 9]
+    assert "seed 2" in out
+    assert "seed 1" not in out
+    code, _, said = terminal("retry", again.id)
+    assert code == 2
+    assert "no item of job" in said
 
 
 def test_a_program_that_is_run_again_has_its_input(tmp_path: Path) -> None:

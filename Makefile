@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # Jupyter refuses to run as root unasked; in a container there is often nobody else.
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
+# Each Ray starts some twenty Pythons: where they may not keep what they compile, that takes minutes of the tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What JupyterLab shows is checked with Node, which a machine that was built for without it does not have.
 FRONT := sh -c 'if [ -d labextension/node_modules ] && command -v npm >/dev/null; then npm --prefix labextension run --silent "$$0"; else echo "SKIPPED: npm run $$0 of the JupyterLab extension: there is no Node"; fi'
 

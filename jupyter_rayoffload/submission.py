@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import matching
 from .clusters import open_backend
 from .course import Course, Draft
-from .errors import DependencyFailed, JobNotFound, OffloadError, StoreError
+from .errors import DependencyFailed, JobNotFound, NotEnoughResources, OffloadError, StoreError
 from .homecoming import bring_home
 from .ledger import newest, read_fields, read_record, request_stop
 from .link import Link, Opener, blocking, open_link, translated
@@ -208,7 +208,10 @@ class Offloader:
             link = await self.links.connect(options.cluster, options.profile, on_change)
         info = link.info
         course.tell("cluster", name=info.name, dashboard=info.dashboard, session=info.session)
-        matching.check_resources(options.resources, info)
+        try:
+            matching.check_resources(options.resources, info)
+        except NotEnoughResources:  # a node may have joined since the cluster was looked at
+            matching.check_resources(options.resources, await self.backend.get(info.name))
         return link
 
     async def _pack(self, draft: Draft, course: Course) -> Packed | None:

@@ -145,16 +145,18 @@ def _workspace(record: JobRecord) -> list[Json]:
 def _versions(record: JobRecord) -> list[Json]:
     """Compare what the cell imports: the notebook's versions with the cluster's."""
     spec = record.spec
-    rows: list[list[Any]] = [
-        [_VERSION_NAMES[name], spec.versions[name], "", ""]
-        for name in _VERSION_NAMES
-        if name in spec.versions
-    ]
-    matters = set(differing(spec.libraries, record.libraries))
+    rows: list[list[Any]] = []
+    for name in _VERSION_NAMES:
+        if name in spec.versions:
+            here, there = spec.versions[name], record.libraries.get(name)
+            matters = there is not None and here.split(".")[:2] != there.split(".")[:2]
+            verdict = _verdict(here, there if matters or there is None else here, matters)
+            rows.append([_VERSION_NAMES[name], here, there or "", verdict])
+    apart = set(differing(spec.libraries, record.libraries))
     for root, requirement in sorted(spec.libraries.items()):
         name, here = name_and_version(requirement)
         there = record.libraries.get(root)
-        rows.append([name, here or "not installed", there or "", _verdict(here, there, root in matters)])
+        rows.append([name, here or "not installed", there or "", _verdict(here, there, root in apart)])
     if not rows:
         return []
     return [_table("Notebook and cluster", ("Library", "Notebook", "Cluster", "Verdict"), rows, "")]

@@ -200,9 +200,10 @@ def _stream(record: JobRecord, event: Event) -> JobRecord:
 def _runner(record: JobRecord, event: Event) -> JobRecord:
     phase = Phase(event.content["phase"])
     if phase is Phase.RUNNING:
-        steps = _close(record.steps, event.at)
+        steps, python = _close(record.steps, event.at), event.content.get("python")
         return record.replace(
             phase=phase,
+            libraries={**record.libraries, "python": python} if python else record.libraries,
             steps={**steps, "running": Step(begin=event.at)},
             session=event.content.get("session") or record.session,
             reason="",

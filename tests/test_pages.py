@@ -94,10 +94,21 @@ def test_versions_are_held_against_each_other():
     ]
     assert found["numpy"][2] == {"mark": "succeeded", "text": "Same"}
     assert found["tqdm"][0] == "not installed"
+    assert found["Python"] == ["3.12.8", "", ""]
     lacking = job_page(record(libraries={"pandas": ""}))
     found = {row[0]: row[1:] for row in rows(lacking, "environment", "Notebook and cluster")}
     assert found["pandas"][2]["text"] == "Not on the cluster"
     assert found["numpy"] == ["2.1.0", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("there", "verdict"),
+    [("3.12.3", "Same"), ("3.11.9", "Differs: values may not travel")],
+)
+def test_of_python_the_minor_version_counts(there: str, verdict: str):
+    page = job_page(record(libraries={"python": there}))
+    found = {row[0]: row[1:] for row in rows(page, "environment", "Notebook and cluster")}
+    assert found["Python"][:2] == ["3.12.8", there] and found["Python"][2]["text"] == verdict
 
 
 def test_values_of_env_are_not_shown():

@@ -85,6 +85,12 @@ def test_steps_have_their_times_and_words():
     assert record.started == 0.0
 
 
+def test_the_python_of_the_cluster_is_known_when_the_cell_runs():
+    told = ("phase", {"phase": "running", "python": "3.11.9"})
+    record = course(*UNTIL_QUEUED, ("libraries", {"libraries": {"numpy": "2.1.0"}}), told)
+    assert record.libraries == {"numpy": "2.1.0", "python": "3.11.9"}
+
+
 def test_the_last_word_of_the_runner_is_taken_over():
     outputs = [Value("model", "Model", 41_000_000, ValueState.KEPT).to_json()]
     failure = {"ename": "ValueError", "evalue": "3 rows", "line": 7, "traceback": ["a", "b"]}

@@ -411,8 +411,8 @@ class JobRecord(Model):
     session : str
         Ray's session name: another one means another head.
     libraries : Mapping of str to str
-        Versions in which the cluster has the libraries of the specification, by module; empty text where it
-        lacks one.
+        Versions in which the cluster has the libraries of the specification, by module, and ``python``;
+        empty text where it lacks one.
     items : ItemCounts, optional
         How far a batch has come.
     """

@@ -11,16 +11,22 @@ from .ansi import fold
 
 __all__ = ["Spool"]
 
+#: A log of up to so many bytes needs no file.
+IN_MEMORY = 32 << 10
+
 
 class Spool:
     """Lines of text in an unlinked temporary file, with 8 bytes of memory for each.
+
+    There is a file only for what is more than :data:`IN_MEMORY`: a kernel has a log for each of its jobs, and
+    may have no more than some thousand files open (``ulimit -n``).
 
     A carriage return starts its line again, as a progress bar means it: what it rewrote is not kept.
     Safe to write from one thread while others read.
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="rayoffload-log-")
+        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, prefix="rayoffload-log-")
         weakref.finalize(self, self._file.close)
         self._starts = array("Q")
         self._size = 0

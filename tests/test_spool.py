@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,3 +58,18 @@ def test_pieces_do_not_matter(pieces):
 def test_carriage_returns_do_not_care_for_pieces_either(text, cut):
     one, two = spool(text), spool(text[:cut], text[cut:])
     assert one.lines(0, one.total) == two.lines(0, two.total)
+
+
+def test_a_short_log_needs_no_file():
+    count = psutil.Process().num_fds
+    before = count()
+    spools = [Spool() for _ in range(50)]
+    for spool in spools:
+        spool.write("a line\n" * 100)
+    assert count() == before
+    spools[0].write("a longer line of text\n" * 10_000)
+    assert count() == before + 1
+    assert spools[0].total == 10_100 and spools[0].lines(99, 101) == ["a line", "a longer line of text"]
+    assert spools[1].lines(0, 2) == ["a line"] * 2
+    spools.clear()
+    assert count() == before

@@ -71,7 +71,9 @@ def test_nothing_of_a_standby_stays_for_ever(store: Store) -> None:
     for standby in ("served", "dismissed", "left"):
         waits(store, standby)
     assert store.handovers.hand(["a"], "job", 1) == "served"
-    store.handovers.take("served", "job")
+    store.create("job", {"spec": {}})
+    assert store.accept_handed("served", "job", 1, "me")[1]
+    store.delete("job")
     store.handovers.dismiss("dismissed", "a")
     assert store.handovers.leave("left", "a")
     store.handovers.order("ordered", plan())

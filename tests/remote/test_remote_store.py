@@ -219,7 +219,10 @@ def test_an_upload_goes_on_where_it_stopped(own_redis: RedisServer, open_store: 
     assert store.get_blob(digest, len(data)) == data
 
 
-def test_an_upload_that_failed_is_resumed_by_the_next(own_redis: RedisServer, open_store: Open) -> None:
+def test_an_upload_that_failed_is_resumed_by_the_next(
+    own_redis: RedisServer, open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jupyter_rayoffload.remote.blobs.BEGUN_SECONDS", 0.2)
     store = open_store(own_redis, patience=0.2)
     with own_redis.client() as client:  # else it may confirm what a busy disk has yet to take
         client.config_set("appendfsync", "always")

@@ -179,7 +179,7 @@ class ItemRunner:
             for stream in self._streams:
                 stream.tell_name()  # what the program prints does not come by here
             try:
-                source = filled(self._spec["source"], self._batch["name"], given)
+                source = filled(self._spec["source"], self._batch.get("name") or "", given)
                 code, result = run_program(self._spec["id"], source, home, given, bound=True)
                 failure = exit_failure(code) if code else {}
             except Unready as error:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .course import Draft
     from .remote.signing import Signer
 
-__all__ = ["Packed", "pack", "preflight", "provide", "runtime_env", "send"]
+__all__ = ["Packed", "is_sent", "pack", "preflight", "provide", "runtime_env", "send"]
 
 #: Ray keeps a package ten minutes after it was asked for (RAY_RUNTIME_ENV_TEMPORARY_REFERENCE_EXPIRATION_S in
 #: ray/_private/ray_constants.py); for this long it is not asked again, seconds.
@@ -216,6 +216,13 @@ async def send(packed: Packed, link: Link) -> None:
         if not await blocking(link.store.has_package, digest):
             await blocking(link.store.put_package, digest, _local(digest))
         link.stored[digest] = time.monotonic()
+
+
+def is_sent(packed: Packed, link: Link) -> bool:
+    """Whether the store is known to have all packages, so that :func:`send` has nothing to do."""
+    begin = time.monotonic() - STORED_SECONDS
+    digests = _digests(packed.package, packed.modules, packed.bundle)
+    return all(link.stored.get(digest, float("-inf")) > begin for digest in digests)
 
 
 async def provide(spec: JobSpec, link: Link) -> None:

@@ -80,6 +80,9 @@ class Standbys:
         """
         keys = self._keys(spec, link)
         if keys and spec.package and _uses_ray(spec):
+            if first is not None:  # who looks for the job finds it while a package is on its way
+                await blocking(first)
+                first = None
             await provide(spec, link)
         if not keys and first is None:
             return ""
@@ -153,6 +156,7 @@ class Standbys:
             "cluster": link.info.name,
             "package": spec.package,
             "modules": list(spec.modules),
+            "libraries": dict(spec.libraries),
             "imports": sorted({*spec.libraries, *(("ray",) if _uses_ray(spec) else ())}),
             "connect": connect,
             "idle": self._config.standby_idle,

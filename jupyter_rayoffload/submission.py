@@ -32,7 +32,7 @@ from .models import (
     Phase,
     ValueState,
 )
-from .packing import Packed, pack, provide, runtime_env, send
+from .packing import Packed, is_sent, pack, provide, runtime_env, send
 from .redraft import redraft
 from .remote.chunks import Done
 from .remote.chunks import pack as pack_inputs
@@ -167,9 +167,9 @@ class Offloader:
             await asyncio.wait({packing}, timeout=PACKING_SECONDS)
             first = None
             if not draft.copy_from:  # from then on it can be found by its id
-                written = packing.done()
+                written = packing.done() and packing.exception() is None
                 first = self._entry(draft if written else None, course, link)
-            if first is not None and not (written and self._begins_at_once(draft)):
+            if first is not None and not (written and self._begins_at_once(draft, packing.result(), link)):
                 await blocking(first)
                 first = None
             packed = await packing
@@ -182,10 +182,11 @@ class Offloader:
             await self._lay_over(course, link)
             return await self._submit(course, link, first)
 
-    def _begins_at_once(self, draft: Draft) -> bool:
+    def _begins_at_once(self, draft: Draft, packed: Packed | None, link: Link) -> bool:
         """Whether nothing comes between the entry of a job and its hand-over, which then go together."""
-        large = draft.frozen is not None or draft.program_input is not None
-        return not large and not draft.spec.after and self.config.check_versions != "error"
+        to_send = draft.frozen is not None or draft.program_input is not None
+        to_send = to_send or (packed is not None and not is_sent(packed, link))
+        return not to_send and not draft.spec.after and self.config.check_versions != "error"
 
     def _entry(self, draft: Draft | None, course: Course, link: Link) -> Callable[[], object]:
         """Give what enters the job into the store, and small inputs of `draft` with it."""

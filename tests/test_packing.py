@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.course import Draft
 from jupyter_rayoffload.models import JobSpec
-from jupyter_rayoffload.packing import Packed, pack
+from jupyter_rayoffload.packing import STORED_SECONDS, Packed, is_sent, pack
 from jupyter_rayoffload.remote.signing import Signer
 
 
@@ -60,3 +63,16 @@ def test_libraries_are_what_nobody_brings(cache: Path, tmp_path: Path, monkeypat
     assert (spec.libraries, spec.needs) == (made.libraries, made.needs)
     off = pack(draft, RayOffload(check_versions="off"), Signer(bytes(32)), lambda text: None)
     assert (off.libraries, off.needs) == ({}, ())
+
+
+@pytest.mark.usefixtures("cache")
+def test_nothing_is_left_to_send_where_the_store_was_just_seen_to_have_all(tmp_path: Path):
+    (tmp_path / "nb").mkdir()
+    (tmp_path / "nb/data.csv").write_text("1")
+    made, now = packed(tmp_path / "nb"), time.monotonic()
+    link: Any = SimpleNamespace(stored={made.bundle: now})
+    assert not is_sent(made, link), "the workspace is on its way"
+    link.stored[made.package] = now - STORED_SECONDS
+    assert not is_sent(made, link), "that was long ago"
+    link.stored[made.package] = now
+    assert is_sent(made, link)

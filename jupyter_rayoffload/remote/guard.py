@@ -179,11 +179,11 @@ class Guard:
     def _settle(self) -> None:
         """Begin what a cell needs that runs for a while."""
         self._settles = None
-        self._note_libraries()
         self._publisher.begin()
         self._pulse.start()
         with contextlib.suppress(StoreFault, Tampered):
             self._store.write_state(self._job_id, self._state)
+        self._note_libraries()  # last: to look for them may take a while
 
     def _note_libraries(self) -> None:
         needed = self._spec.get("libraries")

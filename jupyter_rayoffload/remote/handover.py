@@ -85,8 +85,8 @@ class Handovers:
             Its id, which is that of its Ray submission.
         plan : Mapping
             ``key`` (which jobs it may have), ``cluster`` (its name), ``package`` and ``modules`` (the
-            workspace to unpack ahead), ``imports``, ``connect`` (whether to join Ray ahead), ``idle``
-            (seconds after which it ends).
+            workspace to unpack ahead), ``libraries`` (to look for), ``imports``, ``connect`` (whether to
+            join Ray ahead), ``idle`` (seconds after which it ends).
         """
         now = time.time()
         self._link.many(

@@ -9,7 +9,7 @@ from .link import Link
 from .models import ClusterInfo, JobSpec, Resources
 from .remote.libraries import name_and_version, pin
 
-__all__ = ["check_resources", "known", "learn", "require"]
+__all__ = ["check_resources", "known", "lacking", "learn", "require"]
 
 
 def _told_apart(spec: JobSpec, link: Link) -> bool:
@@ -42,6 +42,12 @@ def known(spec: JobSpec, link: Link) -> dict[str, str]:
     return {root: link.libraries[root] for root in spec.libraries if root in link.libraries}
 
 
+def lacking(spec: JobSpec, link: Link) -> list[str]:
+    """Give what a job cannot begin without and, for all that is known, is not there."""
+    there = known(spec, link)
+    return [root for root in spec.needs if there.get(root) == ""]
+
+
 def require(spec: JobSpec, link: Link) -> None:
     """Refuse a job that cannot begin without a library that is not there.
 
@@ -56,8 +62,7 @@ def require(spec: JobSpec, link: Link) -> None:
     ------
     MissingLibrary
     """
-    there = known(spec, link)
-    missing = [root for root in spec.needs if there.get(root) == ""]
+    missing = lacking(spec, link)
     if not missing:
         return
     for root in missing:

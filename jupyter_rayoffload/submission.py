@@ -169,7 +169,8 @@ class Offloader:
             if not draft.copy_from:  # from then on it can be found by its id
                 written = packing.done() and packing.exception() is None
                 first = self._entry(draft if written else None, course, link)
-            if first is not None and not (written and self._begins_at_once(draft, packing.result(), link)):
+            at_once = written and self._begins_at_once(draft, packing.result(), course, link)
+            if first is not None and not at_once:
                 await blocking(first)
                 first = None
             packed = await packing
@@ -182,11 +183,12 @@ class Offloader:
             await self._lay_over(course, link)
             return await self._submit(course, link, first)
 
-    def _begins_at_once(self, draft: Draft, packed: Packed | None, link: Link) -> bool:
+    def _begins_at_once(self, draft: Draft, packed: Packed | None, course: Course, link: Link) -> bool:
         """Whether nothing comes between the entry of a job and its hand-over, which then go together."""
         to_send = draft.frozen is not None or draft.program_input is not None
         to_send = to_send or (packed is not None and not is_sent(packed, link))
-        return not to_send and not draft.spec.after and self.config.check_versions != "error"
+        refused = self.config.check_versions == "error" and matching.lacking(course.record.spec, link)
+        return not (to_send or draft.spec.after or refused)
 
     def _entry(self, draft: Draft | None, course: Course, link: Link) -> Callable[[], object]:
         """Give what enters the job into the store, and small inputs of `draft` with it."""

@@ -26,8 +26,8 @@ __all__ = ["Witness"]
 POLL_SECONDS = 1.0
 #: How long the runner's own last word may come after Ray's, seconds.
 GRACE_SECONDS = 3.0
-#: Between the end of a job and its last save, seconds: the notebook takes first what it has waited for. The
-#: runner has written the end itself.
+#: Between the end of a job and what is done here behind it, seconds: the notebook takes first what it has
+#: waited for, and its thread needs the interpreter. The runner has written the end itself.
 REST_SECONDS = 0.05
 #: How long an unreachable head may stay so before its silent jobs count as lost, seconds.
 UNREACHABLE_SECONDS = 90.0
@@ -75,8 +75,6 @@ class Witness:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        if self._record.items is None:  # of a batch this side knows more than the runner has written
-            await asyncio.sleep(REST_SECONDS)
         await self._save(self._course)
 
     async def _events(self) -> None:
@@ -94,7 +92,9 @@ class Witness:
                 async for entry in stream:
                     self._take(entry)
                     if self._record.phase.ended:
-                        return
+                        break
+                if self._record.items is None:  # of a batch this side knows more than the runner has written
+                    await asyncio.sleep(REST_SECONDS)
 
     def _take(self, entry: Entry) -> None:
         # A retry starts a new runner: what an earlier one printed is log, what it said of phases is past.

@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection as Pair
 from typing import Any
 
 from . import processes
@@ -30,6 +29,7 @@ from .libraries import installed
 from .publisher import OUTPUT_LIMIT, PAUSE_SECONDS, Publisher
 from .pulse import Pulse
 from .run import STORE_PATIENCE
+from .standby import CellHandle, Job
 from .state import ended_state, running_state
 from .store import Store, StoreFault, Tampered
 
@@ -63,47 +63,26 @@ class _Stop:
 
 
 class Guard:
-    """Watches over one cell; the parameters are what :func:`.launch.run_job` has made.
+    """Watches over one cell; the parameters are what :mod:`.launch` has made.
 
     Parameters
     ----------
     store, impatient : Store
-    job_id : str
-    attempt : int
-    record : Mapping
-        The store's record of the job.
-    cell : int
-        Id of the process that will execute the cell.
-    pair : multiprocessing.connection.Connection
-    pipes : list of Pipe
+        The latter bears nothing: what it would write is tried again here.
+    cell : CellHandle
     """
 
-    def __init__(
-        self,
-        store: Store,
-        impatient: Store,
-        job_id: str,
-        attempt: int,
-        record: Mapping[str, Any],
-        cell: int,
-        pair: Pair,
-        pipes: list[Pipe],
-    ) -> None:
-        self._store, self._job_id, self._attempt = store, job_id, attempt
-        self._spec: Mapping[str, Any] = record["spec"]
-        self._state: dict[str, Any] = dict(record.get("state") or {})
-        self._cell, self._pair, self._pipes = cell, pair, pipes
-        self._inbox: Inbox | None = Inbox(pair)
-        writer = submission_id() or f"{job_id}-{attempt}"
+    def __init__(self, store: Store, impatient: Store, cell: CellHandle) -> None:
+        self._store, self._impatient = store, impatient
+        self._cell, self._pair, self._pipes = cell.pid, cell.pair, cell.pipes
+        self._inbox: Inbox | None = Inbox(cell.pair)
+        self._job_id, self._attempt = "", 0
+        self._writer = submission_id()
+        self._spec: Mapping[str, Any] = {}
+        self._state: dict[str, Any] = {}
         limit = int(os.environ.get("RAYOFFLOAD_OUTPUT_LIMIT") or OUTPUT_LIMIT)
-        self._publisher = Publisher(
-            lambda number, messages: impatient.append(job_id, writer, number, messages),
-            (StoreFault,),
-            limit,
-            held=True,
-        )
-        self._pulse = Pulse(impatient, job_id, self._publisher, self._on_request)
-        self._writer = writer
+        self._publisher = Publisher(self._append, (StoreFault,), limit, held=True)
+        self._pulse: Pulse | None = None
         self._ooms = 0  # before the cell
         self._wake, self._waker = os.pipe()
         self._signal = 0
@@ -115,10 +94,21 @@ class Guard:
         self._times_out: float | None = None
         self._settles: float | None = None  # when, unless the cell has ended by then
 
+    def rehearse(self) -> None:
+        """Do once, to no effect, what a job waits for and takes longer the first time."""
+        publisher = Publisher(self._append, (StoreFault,), held=True)
+        publisher.put("phase", {})
+        publisher.last(0.0)
+        self._store.rehearse()
+        self._impatient.ping()  # its connection is there when the job comes
+
     # ------------------------------------------------------------------ from begin to end
 
-    def run(self) -> int:
+    def run(self, job: Job) -> int:
         """Let the cell run, and give the exit code."""
+        self._job_id, self._attempt = job.id, job.attempt
+        self._writer = self._writer or f"{job.id}-{job.attempt}"
+        self._spec, self._state = job.record["spec"], dict(job.record.get("state") or {})
         self._listen()
         mismatch = self._mismatch()
         if mismatch:
@@ -180,6 +170,7 @@ class Guard:
         """Begin what a cell needs that runs for a while."""
         self._settles = None
         self._publisher.begin()
+        self._pulse = Pulse(self._impatient, self._job_id, self._publisher, self._on_request)
         self._pulse.start()
         with contextlib.suppress(StoreFault, Tampered):
             self._store.write_state(self._job_id, self._state)
@@ -189,6 +180,9 @@ class Guard:
         needed = self._spec.get("libraries")
         if needed:
             self._publisher.put("libraries", {"libraries": installed(needed)})
+
+    def _append(self, number: int, messages: list[dict[str, Any]]) -> None:
+        self._impatient.append(self._job_id, self._writer, number, messages)
 
     def _step(self) -> None:
         """Wait for something to happen, and deal with it."""
@@ -300,7 +294,8 @@ class Guard:
         """Write how the job ended, and leave no process behind."""
         if self._end is None or self._stop:
             processes.kill_descendants()
-        self._pulse.stop()
+        if self._pulse is not None:
+            self._pulse.stop()
         for pipe in self._pipes:
             self._publisher.stream(pipe.name, pipe.finish())
         if self._settles is not None:

@@ -23,7 +23,7 @@ from .guard import Guard
 from .interrupt import Interrupt
 from .run import STORE_PATIENCE, CellProcess
 from .standby import CellHandle, Job, Waiting, claim
-from .store import Store, StoreFault, Tampered
+from .store import StoreFault, Tampered
 
 __all__ = ["run_job", "stand_by"]
 
@@ -88,7 +88,7 @@ def _run(connection: Connection, job_id: str, attempt: int, home: Path) -> int:
     if isinstance(record, str):
         print(f"rayoffload: attempt {attempt} of job {job_id} is not run here: {record}")
         return 0
-    return _guard(store, impatient, Job(job_id, attempt, record), cell)
+    return Guard(store, impatient, cell).run(Job(job_id, attempt, record))
 
 
 def _stand_by(connection: Connection, standby: str, home: Path) -> int:
@@ -100,20 +100,16 @@ def _stand_by(connection: Connection, standby: str, home: Path) -> int:
             return 0
     cell = _fork(connection, home, plan)
     store, impatient = connection.open_store(STORE_PATIENCE), connection.open_store(0.0)
+    guard = Guard(store, impatient, cell)
     try:
-        impatient.ping()  # its connection is there when the job comes
+        guard.rehearse()
         job = Waiting(store, standby, plan, cell).job()
     except (StoreFault, Tampered) as error:
         print(f"rayoffload: {standby} waits no longer: {error}", file=sys.stderr)
         return NOT_THE_CELL
     if job is None:
         return 0
-    return _guard(store, impatient, job, cell)
-
-
-def _guard(store: Store, impatient: Store, job: Job, cell: CellHandle) -> int:
-    parts = (cell.pid, cell.pair, cell.pipes)
-    return Guard(store, impatient, job.id, job.attempt, job.record, *parts).run()
+    return guard.run(job)
 
 
 def _fork(connection: Connection, home: Path, plan: dict[str, Any] | None = None) -> CellHandle:

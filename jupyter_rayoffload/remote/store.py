@@ -204,6 +204,15 @@ class Store(Records):
         """As :meth:`.records.Records.accept`, for a standby: who handed the job to it hears of that."""
         return self.accept(job_id, attempt, by, self.handovers.word(standby, job_id))
 
+    def rehearse(self) -> None:
+        """Do once, to no effect, what :meth:`accept_handed` and :meth:`conclude` do.
+
+        The first time takes a process several times as long as the next.
+        """
+        self.accept_handed("rehearsal", "rehearsal", 0, "")
+        seal_entry(self._signer, "rehearsal", "", 0, [], {})
+        self._link.many([self.setting("rehearsal", "end", {})])
+
     # ------------------------------------------------------------------ events
 
     def append(self, job_id: str, writer: str, number: int, messages: list[dict[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -47,6 +47,7 @@ class Link:
     provided: dict[str, float] = field(default_factory=dict)
     stored: dict[str, float] = field(default_factory=dict)
     _proof: tuple[int, int] | None = field(default=None, init=False)
+    _reader: Any = field(default=None, init=False)
 
     @property
     def info(self) -> ClusterInfo:
@@ -79,6 +80,15 @@ class Link:
         """
         return self.info.kind == "embedded" and self._proof is not None and self._proof == self._file()
 
+    def follow(
+        self, job_id: str, after: str, on_trouble: Callable[[str | None], object]
+    ) -> AsyncGenerator[store.Entry, None]:
+        """Yield the entries of a job's stream as they are written; see :func:`.remote.events.follow`."""
+        address = self.connection.store
+        self._reader = self._reader or store.open_reader(address)
+        owner = self.connection.owner
+        return store.follow(address, owner, self.signer, job_id, after, on_trouble, reader=self._reader)
+
     def _file(self) -> tuple[int, int] | None:
         try:
             info = self.connection.file.stat()
@@ -90,6 +100,9 @@ class Link:
         """Close both ways; what runs goes on."""
         with suppress(Exception):
             await self.ray.aclose()
+        with suppress(Exception):
+            if self._reader is not None:
+                await self._reader.aclose()
         with suppress(Exception):
             await in_store_thread(self.store.close)
 

@@ -14,7 +14,7 @@ from .link import Link, blocking, translated
 from .matching import learn
 from .models import ClusterInfo, ClusterPhase, JobRecord, Phase
 from .phase import SILENCE_SECONDS
-from .remote.store import Entry, follow
+from .remote.store import Entry
 from .words import listing
 
 if TYPE_CHECKING:
@@ -78,15 +78,8 @@ class Witness:
         await self._save(self._course)
 
     async def _events(self) -> None:
-        connection = self._link.connection
-        stream = follow(
-            connection.store,
-            connection.owner,
-            self._link.signer,
-            self._record.id,
-            after=self._course.read,  # of a retry, what the earlier attempts printed is known
-            on_trouble=self._trouble,
-        )
+        # Of a retry, what the earlier attempts printed is known.
+        stream = self._link.follow(self._record.id, self._course.read, self._trouble)
         with translated():
             async with aclosing(stream):
                 async for entry in stream:

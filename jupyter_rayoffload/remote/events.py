@@ -17,12 +17,14 @@ from redis.exceptions import RedisError, TimeoutError
 from .link import TIMEOUT, Patience, StoreAddress, StoreDown, StoreNoAuth, client_options, prefix, translate
 from .signing import Signer, Tampered
 
-__all__ = ["Entry", "Numbers", "events_key", "follow", "open_entry", "seal_entry"]
+__all__ = ["Entry", "Numbers", "events_key", "follow", "open_entry", "open_reader", "seal_entry"]
 
 #: Milliseconds that one read blocks: below the time-out, which tells a silent job from a dead connection.
 BLOCK_MS = 4000
 #: What the name of a field begins with that has a payload.
 _VALUES = "values:"
+#: Jobs that are followed at once may be many, and each holds a connection; redis-py would stop at 100.
+_CONNECTIONS = 100_000
 #: Entries of one read; a writer's batch has at most some 100 KB.
 COUNT = 100
 
@@ -123,6 +125,16 @@ def open_entry(signer: Signer, job_id: str, entry_id: bytes, fields: dict[bytes,
     return Entry(entry_id.decode(), writer, number, messages, values=values)
 
 
+def open_reader(address: StoreAddress, timeout: float = TIMEOUT) -> Any:
+    """Give a client for :func:`follow`, of the running loop; ``await reader.aclose()`` ends it.
+
+    Its connections serve one follower after the other: to make one takes longer than a short job.
+    """
+    # No time-out of redis-py's own: it is made with wait_for (see `_limited`).
+    options = {**client_options(address, timeout), "socket_timeout": None, "max_connections": _CONNECTIONS}
+    return Redis.from_url(address.url, retry=Retry(NoBackoff(), 0), **options)
+
+
 async def follow(
     address: StoreAddress,
     owner: str,
@@ -131,6 +143,7 @@ async def follow(
     after: str = "0",
     on_trouble: Callable[[str | None], object] | None = None,
     timeout: float = TIMEOUT,
+    reader: Any = None,
 ) -> AsyncGenerator[Entry, None]:
     """Yield the entries of a job as they are written, each once and in the order of its writer, for ever.
 
@@ -149,6 +162,8 @@ async def follow(
         Called with a sentence when the store stops answering, and with None when it answers again.
     timeout : float
         Seconds without an answer after which a connection is given up.
+    reader : redis.asyncio.Redis, optional
+        Of :func:`open_reader`, where many jobs are followed; one of its own, otherwise.
 
     Raises
     ------
@@ -158,9 +173,7 @@ async def follow(
     key = prefix(owner) + events_key(job_id)
     numbers, trouble = Numbers(after == "0"), _Trouble(address, on_trouble)
     block = min(BLOCK_MS, int(timeout * 500))
-    # No time-out of redis-py's own: it is made with wait_for (see `_limited`).
-    options = {**client_options(address, timeout), "socket_timeout": None}
-    client: Any = Redis.from_url(address.url, retry=Retry(NoBackoff(), 0), **options)
+    client = reader or open_reader(address, timeout)
     try:
         while True:
             try:
@@ -177,7 +190,8 @@ async def follow(
                 if entry:
                     yield entry
     finally:
-        await client.aclose()
+        if reader is None:
+            await client.aclose()
 
 
 async def _limited(call: Awaitable[Any], seconds: float) -> Any:

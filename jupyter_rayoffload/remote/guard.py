@@ -78,6 +78,12 @@ class Guard:
         self._inbox: Inbox | None = Inbox(cell.pair)
         self._job_id, self._attempt = "", 0
         self._writer = submission_id()
+        self._here = {
+            "pid": cell.pid,
+            "host": socket.gethostname(),
+            "python": sys.version.split()[0],
+            "session": _session(),
+        }
         self._spec: Mapping[str, Any] = {}
         self._state: dict[str, Any] = {}
         limit = int(os.environ.get("RAYOFFLOAD_OUTPUT_LIMIT") or OUTPUT_LIMIT)
@@ -148,19 +154,10 @@ class Guard:
 
     def _note_begin(self) -> None:
         """Take down that the cell runs; it is written when it has run for a while, or with its end."""
+        now, begun = time.monotonic(), {"submission": self._writer, "attempt": self._attempt}
+        self._publisher.put("phase", {"phase": "running", **self._here, **begun})
+        self._state = running_state(self._state, self._attempt, str(self._here["session"]), self._writer)
         self._ooms = processes.oom_kills()
-        session, now = _session(), time.monotonic()
-        first = {
-            "phase": "running",
-            "pid": self._cell,
-            "host": socket.gethostname(),
-            "python": sys.version.split()[0],
-            "submission": self._writer,
-            "session": session,
-            "attempt": self._attempt,
-        }
-        self._publisher.put("phase", first)
-        self._state = running_state(self._state, self._attempt, session, self._writer)
         self._settles = now + HEAD_START_SECONDS
         timeout = (self._spec.get("options") or {}).get("timeout")
         if timeout:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .blobs import BlobRef, Blobs, Progress, file_view
-from .events import Entry, events_key, follow, open_entry, seal_entry
+from .events import Entry, events_key, follow, open_entry, open_reader, seal_entry
 from .handover import Handovers
 from .link import (
     TIMEOUT,
@@ -62,6 +62,7 @@ __all__ = [
     "Taken",
     "Tampered",
     "follow",
+    "open_reader",
 ]
 
 

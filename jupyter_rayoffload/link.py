@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .config import RayOffload
     from .models import ClusterInfo
     from .rayapi import RayClient
+    from .remote.store import Entry
 
 __all__ = ["Link", "Opener", "blocking", "open_link", "translated"]
 
@@ -82,7 +83,7 @@ class Link:
 
     def follow(
         self, job_id: str, after: str, on_trouble: Callable[[str | None], object]
-    ) -> AsyncGenerator[store.Entry, None]:
+    ) -> AsyncGenerator[Entry, None]:
         """Yield the entries of a job's stream as they are written; see :func:`.remote.events.follow`."""
         address = self.connection.store
         self._reader = self._reader or store.open_reader(address)

@@ -50,6 +50,9 @@ __all__ = ["Offloader"]
 KEEPALIVE_SECONDS = 10.0
 #: A workspace that is packed within this is in the first word of a job that others can read, seconds.
 PACKING_SECONDS = 0.05
+#: What was packed within this is packed in the loop the next time: most likely nothing has changed, and to
+#: wake a thread and be woken by it would take as long.
+AT_ONCE_SECONDS = 0.005
 #: Files of a job that ended so long before a cell was run have come home, or were changed there, seconds.
 LATE_SECONDS = 5.0
 #: How long standbys may take to be told that their cluster ends, seconds: they are no reason to wait for.
@@ -76,6 +79,7 @@ class Offloader:
         self.courses: dict[str, Course] = {}
         self.closing = False  # this process ends, which cancels no job
         self._packing = asyncio.Lock()
+        self._packs_in = float("inf")  # seconds of the last time
 
     # ------------------------------------------------------------------ the cluster
 
@@ -226,8 +230,10 @@ class Offloader:
             loop.call_soon_threadsafe(lambda: course.tell("wait", reason=text))
 
         async with course.step("workspace") as box, self._packing:
-            signer = self.backend.signer()
-            packed = await asyncio.to_thread(pack, draft, self.config, signer, on_progress)
+            work = partial(pack, draft, self.config, self.backend.signer(), on_progress)
+            begin = time.monotonic()
+            packed = work() if self._packs_in < AT_ONCE_SECONDS else await asyncio.to_thread(work)
+            self._packs_in = time.monotonic() - begin
             box["note"] = "reused" if packed.known else ""
         course.record = course.record.replace(spec=packed.described(course.record.spec))
         return packed

@@ -46,10 +46,9 @@ def test_a_job_that_ends_as_its_loop_does_leaves_no_connection_open(
     store.append("job", "run", 1, [{"type": "phase", "t": 1.0, "content": {"phase": "succeeded"}}])
     there = Connection(ClusterInfo(), store.address, store.owner, KEY, tmp_path / "connection.json")
     ray: Any = object()  # it is not asked: the job ends before
-    link = Link(there, store, ray)
 
     async def cut_off(turns: int) -> None:
-        course = Course(JobRecord(JobSpec(id="job")))
+        link, course = Link(there, store, ray), Course(JobRecord(JobSpec(id="job")))
         witness = Witness(course, link, look=never, save=forgotten, crowd=lambda: 1)
         following = asyncio.ensure_future(witness.follow())
         await asyncio.wait_for(course.ended.wait(), 10)
@@ -59,6 +58,7 @@ def test_a_job_that_ends_as_its_loop_does_leaves_no_connection_open(
         for task in everything:
             task.cancel()  # as a session does that closes
         await asyncio.gather(following, *everything, return_exceptions=True)
+        await link.aclose()
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

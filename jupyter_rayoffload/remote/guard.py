@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import processes
-from .capture import Pipe
 from .channel import Inbox
 from .failures import CANCELLED, NOT_THE_CELL, crash
 from .libraries import installed

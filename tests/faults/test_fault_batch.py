@@ -269,7 +269,7 @@ def test_a_cancelled_batch_leaves_no_worker(tmp_path: Path) -> None:
     assert {i.index for i in job.items.succeeded} == {0, 1}
     assert job.items[1].outputs["y"] == 1
     assert len(job.items.waiting) == 18
-    assert [item.index for item in job.items.as_completed()] == [0, 1]
+    assert sorted(item.index for item in job.items.as_completed()) == [0, 1]  # side by side: either is first
 
 
 PROGRAM = """

@@ -260,12 +260,15 @@ def entrypoint_resources(spec: JobSpec | None, link: Link) -> dict[str, float]:
 
 async def _room(course: Course, link: Link) -> bool:
     """Wait for a CPU that a standby may have: nothing must wait for it, and no node be started for it."""
-    looks = 0
+    looks, before = 0, False
     while looks < ROOM_LOOKS:
         status = await link.ray.cluster_status()
         free = status.resources.get("CPU", 0.0) - status.used.get("CPU", 0.0)
-        if free >= 1.0 and not _short(status):
+        room = free >= 1.0 and not _short(status)
+        # That a job which has just begun has its CPU Ray tells late, too: two looks must agree.
+        if room and (before or course.record.phase.ended):
             return True
+        before = room
         looks += course.record.phase.ended
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(course.ended.wait(), YIELD_SECONDS)

@@ -102,6 +102,24 @@ async def test_one_is_ordered_where_a_cpu_is_free_and_nothing_waits() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_cpu_that_the_running_job_has_is_not_taken_for_a_free_one() -> None:
+    """Ray renews what is used every five seconds: the first look may be of a time before the job."""
+
+    class Late(Ray):
+        async def cluster_status(self) -> ClusterStatus:
+            self.used = 2.0 if self.looks else 1.0
+            return await super().cluster_status()
+
+    pods = Pods()
+    pods.ray = pods.link.ray = Late()
+    pods.behind()
+    await pods.looked()
+    await pods.looked()
+    assert not pods.ordered()
+    await pods.standbys.aclose()
+
+
+@pytest.mark.asyncio
 async def test_none_is_ordered_where_others_have_taken_the_place_of_its_job() -> None:
     pods = Pods()
     pods.ray.used = 2.0

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from jupyter_rayoffload.remote.events import Entry, Numbers
 from jupyter_rayoffload.remote.signing import Signer, Tampered
-from jupyter_rayoffload.remote.store import Store, StoreAddress, follow
+from jupyter_rayoffload.remote.store import Store, StoreAddress, follow, open_reader
 from tests.remote.redis_fixture import KEY
 from tests.servers import RedisServer
 
@@ -162,6 +162,41 @@ def test_a_follower_can_be_cancelled_at_any_moment(own_redis: RedisServer, open_
             await asyncio.wait({follower.task}, timeout=5)
             assert follower.task.cancelled(), n
             await follower.stream.aclose()
+
+    asyncio.run(run())
+
+
+@pytest.mark.redis
+def test_followers_that_share_connections_never_hear_of_each_others_jobs(store: Store) -> None:
+    """One that is cancelled while it waits must not leave its answer to the next one."""
+
+    async def run() -> None:
+        reader = open_reader(store.address)
+
+        def followed(job: str) -> Any:
+            return follow(store.address, store.owner, Signer(KEY), job, reader=reader)
+
+        for turn in range(5):
+            stream = followed(f"first-{turn}")
+            waiting = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0.05 * (turn % 2) + 0.05)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await stream.aclose()
+            for job in (f"first-{turn}", f"second-{turn}"):
+                await asyncio.to_thread(store.append, job, job, 1, [{"n": job}])
+            other = followed(f"second-{turn}")
+            assert (await asyncio.wait_for(anext(other), 10)).writer == f"second-{turn}"
+            await other.aclose()
+        many = [followed(f"many-{n}") for n in range(120)]  # more than redis-py would connect by itself
+        heard = [asyncio.ensure_future(anext(stream)) for stream in many]
+        await asyncio.sleep(1)
+        for n in reversed(range(120)):
+            await asyncio.to_thread(store.append, f"many-{n}", f"many-{n}", 1, [{"n": n}])
+            assert (await asyncio.wait_for(heard[n], 10)).writer == f"many-{n}", "while the others wait"
+        for stream in many:
+            await stream.aclose()
+        await reader.aclose()
 
     asyncio.run(run())
 

@@ -248,7 +248,7 @@ def attach(job_id: str) -> Job:
         return here.jobs[job_id]
     offloader = here.offloader
     course = here.call(offloader.course(job_id))
-    job = here.jobs[job_id] = Job(here, course)
+    job = here.remember(Job(here, course))
     ended = course.record.phase.ended
     replay = here.start(offloader.attach(course))
     if ended:

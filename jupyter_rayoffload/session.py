@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Session", "session"]
 
 Progress = Callable[[int, int], None]
+#: A process remembers the newest of the jobs that have ended; any other can be attached to by its id.
+KEPT_JOBS = 100
 _T = TypeVar("_T")
 
 
@@ -143,8 +145,16 @@ class Session:
         course = Course(JobRecord(draft.spec, inputs=draft.spec.inputs, started=time.time()))
         if observer is not None:
             course.subscribe(observer)
-        job = self.jobs[draft.spec.id] = Job(self, course)
+        job = self.remember(Job(self, course))
         job._task = self.start(offloader.run(draft, course))
+        return job
+
+    def remember(self, job: Job) -> Job:
+        """Let `job` be found by its id, and forget what has ended long ago: a kernel may run for weeks."""
+        self.jobs[job.id] = job
+        ended = [known.id for known in list(self.jobs.values()) if known.done()]
+        for job_id in ended[:-KEPT_JOBS]:
+            self.jobs.pop(job_id, None)
         return job
 
     def _send_first(self, draft: Draft, on_progress: Progress | None) -> None:

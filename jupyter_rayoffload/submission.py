@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from . import matching
 from .clusters import open_backend
@@ -76,7 +77,8 @@ class Offloader:
         self.backend = open_backend(config)
         self.links = Links(self.backend, config, opener)
         self.standbys = Standbys(config)
-        self.courses: dict[str, Course] = {}
+        #: Those that somebody follows, or still has a handle of.
+        self.courses: WeakValueDictionary[str, Course] = WeakValueDictionary()
         self.closing = False  # this process ends, which cancels no job
         self._packing = asyncio.Lock()
         self._packs_in = float("inf")  # seconds of the last time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +17,11 @@ from jupyter_rayoffload.config import RayOffload
 from jupyter_rayoffload.course import Course
 from jupyter_rayoffload.drafting import Origin
 from jupyter_rayoffload.errors import StoreUnreachable, UsageError
+from jupyter_rayoffload.job import Job
 from jupyter_rayoffload.models import ClusterInfo, JobOptions, JobRecord, JobSpec, Phase
 from jupyter_rayoffload.remote.signing import Signer
 from jupyter_rayoffload.session import Session
+from jupyter_rayoffload.submission import Offloader
 from tests.fakes import MemoryStore
 
 
@@ -90,11 +93,38 @@ def test_attaching_waits_for_it(monkeypatch: Any) -> None:
     async def attach(course: Course) -> None: ...
 
     here = Here(jobs={}, offloader=SimpleNamespace(course=course, attach=attach))
+    here.remember = lambda job: here.jobs.setdefault(job.id, job)
     monkeypatch.setattr(api, "session", lambda: here)
     monkeypatch.setattr(api, "_caught_up", caught_up)
     assert api.attach("fit-1").id == "fit-1"
     assert api.attach("fit-1") is here.jobs["fit-1"]
     assert waited == ["fit-1"]
+
+
+def test_a_kernel_that_runs_for_weeks_remembers_the_newest_jobs_and_those_that_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jupyter_rayoffload.session.KEPT_JOBS", 2)
+    here = Session(RayOffload(), {})
+    try:
+        for number in range(6):
+            phase = Phase.RUNNING if number == 1 else Phase.SUCCEEDED
+            here.remember(Job(here, Course(JobRecord(JobSpec(id=f"fit-{number}"), phase=phase))))
+        assert list(here.jobs) == ["fit-1", "fit-4", "fit-5"]
+    finally:
+        here.close()
+
+
+@pytest.mark.asyncio
+async def test_what_nobody_follows_any_more_is_not_kept() -> None:
+    offloader = Offloader(RayOffload())
+    course = Course(JobRecord(JobSpec(id="fit-1"), phase=Phase.SUCCEEDED))
+    offloader.courses["fit-1"] = course
+    assert offloader.courses["fit-1"] is course
+    del course
+    gc.collect()
+    assert not offloader.courses
+    await offloader.aclose()
 
 
 BAD_CALLS: list[tuple[Callable[[], object], str]] = [

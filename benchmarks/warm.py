@@ -78,8 +78,8 @@ def _against_ray(bench: Bench) -> Figure:
 def _cell(code: str) -> None:
     job = submit(code)
     job.wait(LIMIT)
-    if job.outputs["value"] != 42:
-        raise RuntimeError(f"job {job.id} gave {job.outputs}")
+    if job.outputs.get("value") != 42:
+        raise RuntimeError(f"job {job.id} gave {job.outputs}") from job.exception(0)
 
 
 def next_cell(bench: Bench, number: int) -> bool:
@@ -88,8 +88,8 @@ def next_cell(bench: Bench, number: int) -> bool:
         _rest(bench, connected=False, seconds=0)
     job = submit("value = 42")
     job.wait(LIMIT)
-    if job.outputs["value"] != 42:
-        raise RuntimeError(f"job {job.id} gave {job.outputs}")
+    if job.outputs.get("value") != 42:
+        raise RuntimeError(f"job {job.id} gave {job.outputs}") from job.exception(0)
     return not job.record.submission_id.startswith(job.id)
 
 

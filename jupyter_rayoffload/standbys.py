@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from .errors import OffloadError
 from .link import Link, blocking
 from .models import ClusterInfo, ClusterPhase, JobSpec, Phase
 from .packing import provide, runtime_env
-from .remote.store import Store, StoreFault, Tampered
+from .remote.store import NewRecord, Store, StoreFault, Tampered
 
 if TYPE_CHECKING:
     from .config import RayOffload
@@ -55,9 +55,7 @@ class Standbys:
         self._watched: dict[str, list[Course]] = defaultdict(list)  # by cluster, while somebody watches
         self._ways: dict[str, Link] = {}  # there, the newest ones
 
-    async def hand(
-        self, spec: JobSpec, attempt: int, link: Link, first: Callable[[], object] | None = None
-    ) -> str:
+    async def hand(self, spec: JobSpec, attempt: int, link: Link, new: NewRecord | None = None) -> str:
         """Hand a job to a standby that waits for its like.
 
         Parameters
@@ -65,8 +63,8 @@ class Standbys:
         spec : JobSpec
         attempt : int
         link : Link
-        first : callable, optional
-            What is to be done before, in a thread of the store, also where no standby may have the job.
+        new : NewRecord, optional
+            What enters the job into the store, which is done before, also where no standby may have it.
 
         Returns
         -------
@@ -80,13 +78,15 @@ class Standbys:
         """
         keys = self._keys(spec, link)
         if keys and spec.package and _uses_ray(spec):
-            if first is not None:  # who looks for the job finds it while a package is on its way
-                await blocking(first)
-                first = None
+            if new is not None:  # who looks for the job finds it while a package is on its way
+                await blocking(link.store.create, *new)
+                new = None
             await provide(spec, link)
-        if not keys and first is None:
+        if not keys:
+            if new is not None:
+                await blocking(link.store.create, *new)
             return ""
-        return await blocking(_hand, link.store, keys, spec.id, attempt, first)
+        return await blocking(_hand, link.store, keys, spec.id, attempt, new)
 
     def behind(self, course: Course, link: Link) -> None:
         """Order a standby behind a job that was just submitted, for the next one like it."""
@@ -295,15 +295,12 @@ def _uses_ray(spec: JobSpec) -> bool:
     return any(_RAY.search(text) for text in texts)
 
 
-def _hand(
-    store: Store, keys: list[str], job_id: str, attempt: int, first: Callable[[], object] | None
-) -> str:
+def _hand(store: Store, keys: list[str], job_id: str, attempt: int, new: NewRecord | None) -> str:
     """Hand a job over, and see that it was taken; or else take it back."""
-    if first is not None:
-        first()
-    if not keys:
-        return ""
-    standby = store.handovers.hand(keys, job_id, attempt)
+    if new is None:
+        standby = store.handovers.hand(keys, job_id, attempt)
+    else:
+        standby = store.create_handed(new, keys, attempt)
     with suppress(StoreFault, Tampered):
         if not standby or store.handovers.taken(standby, job_id, ACKNOWLEDGE_SECONDS):
             return standby

@@ -38,6 +38,7 @@ from .redraft import redraft
 from .remote.chunks import Done
 from .remote.chunks import pack as pack_inputs
 from .remote.events import Numbers
+from .remote.store import NewRecord
 from .standbys import Standbys, entrypoint_resources, standing
 from .witness import Witness
 from .words import size_text
@@ -171,14 +172,14 @@ class Offloader:
         try:
             link = await self._cluster(draft.spec.options, course)
             await asyncio.wait({packing}, timeout=PACKING_SECONDS)
-            first = None
+            new = None
             if not draft.copy_from:  # from then on it can be found by its id
                 written = packing.done() and packing.exception() is None
-                first = self._entry(draft if written else None, course, link)
+                new = self._new_record(draft if written else None, course, link)
             at_once = written and self._begins_at_once(draft, packing.result(), course, link)
-            if first is not None and not at_once:
-                await blocking(first)
-                first = None
+            if new is not None and not at_once:
+                await blocking(link.store.create, *new)
+                new = None
             packed = await packing
         finally:
             packing.cancel()
@@ -187,7 +188,7 @@ class Offloader:
             await self._send(draft, packed, course, link, written)
             await self._await_upstream(course)
             await self._lay_over(course, link)
-            return await self._submit(course, link, first)
+            return await self._submit(course, link, new)
 
     def _begins_at_once(self, draft: Draft, packed: Packed | None, course: Course, link: Link) -> bool:
         """Whether nothing comes between the entry of a job and its hand-over, which then go together."""
@@ -196,7 +197,7 @@ class Offloader:
         refused = self.config.check_versions == "error" and matching.lacking(course.record.spec, link)
         return not (to_send or draft.spec.after or refused)
 
-    def _entry(self, draft: Draft | None, course: Course, link: Link) -> Callable[[], object]:
+    def _new_record(self, draft: Draft | None, course: Course, link: Link) -> NewRecord:
         """Give what enters the job into the store, and small inputs of `draft` with it."""
         spec, state = course.record.spec, course.record.to_json()
         del state["spec"]
@@ -207,7 +208,7 @@ class Offloader:
             draft.frozen = None
             self._mark_sent(course, reused=False)
         fields = {"spec": spec.to_json(), "state": state}
-        return partial(link.store.create, spec.id, fields, spec.created, sealed)
+        return NewRecord(spec.id, fields, spec.created, sealed)
 
     async def _cluster(self, options: JobOptions, course: Course) -> Link:
         def on_change(info: ClusterInfo) -> None:
@@ -326,11 +327,11 @@ class Offloader:
                 found[package] = None
         return found
 
-    async def _submit(self, course: Course, link: Link, first: Callable[[], object] | None = None) -> Link:
-        """Do what comes `first`, and hand the job to a standby, or to Ray; give the way to its cluster."""
+    async def _submit(self, course: Course, link: Link, new: NewRecord | None = None) -> Link:
+        """Enter a `new` job, and hand it to a standby, or to Ray; give the way to its cluster."""
         spec, attempt = course.record.spec, course.record.attempt + 1
         course.tell("step", name="queued", state="begin")
-        submission = await self.standbys.hand(spec, attempt, link, first)
+        submission = await self.standbys.hand(spec, attempt, link, new)
         if not submission:
             if not await link.answers():  # it was believed to
                 link = await self._cluster(spec.options, course)

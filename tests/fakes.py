@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,20 @@ from jupyter_rayoffload.remote.events import Numbers
 from jupyter_rayoffload.remote.payloads import SMALL
 from jupyter_rayoffload.remote.records import TAKEN_BACK, checked_id, ended
 from jupyter_rayoffload.remote.signing import Signer
-from jupyter_rayoffload.remote.store import Entry, Missing, Payload, Taken
+from jupyter_rayoffload.remote.store import Entry, Missing, NewRecord, Payload, Taken
 
 
 class MemoryHandovers:
     """A :class:`~jupyter_rayoffload.remote.handover.Handovers` in this process; no standby dies."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_record: Callable[[str], bool] = lambda _: False) -> None:
+        self._has_record = has_record
         self._changed = threading.Condition()
         self._plans: dict[str, dict[str, Any]] = {}
         self._lists: dict[str, list[str]] = {}
         self._letters: dict[str, list[dict[str, Any]]] = {}
         self._words: dict[str, list[str]] = {}
+        self._handed: dict[tuple[str, int], str] = {}
 
     def order(self, standby: str, plan: Mapping[str, Any]) -> None:
         with self._changed:
@@ -34,14 +36,22 @@ class MemoryHandovers:
 
     def hand(self, keys: Sequence[str], job_id: str, attempt: int) -> str:
         with self._changed:
+            if (job_id, attempt) in self._handed:
+                return self._handed[job_id, attempt]
             for key in keys:
                 while self._lists.get(key):
                     standby = self._lists[key].pop(0)
                     if standby in self._plans:
                         self._letters.setdefault(standby, []).append({"job": job_id, "attempt": attempt})
                         self._changed.notify_all()
+                        if self._has_record(job_id):
+                            self._handed[job_id, attempt] = standby
                         return standby
         return ""
+
+    def forget(self, job_id: str) -> None:
+        with self._changed:
+            self._handed = {key: standby for key, standby in self._handed.items() if key[0] != job_id}
 
     def taken(self, standby: str, job_id: str, seconds: float) -> bool:
         return self._next(self._words, standby, seconds) == job_id
@@ -124,7 +134,7 @@ class MemoryStore:
         self._payloads: dict[tuple[str, str], tuple[dict[str, Any], bytes]] = {}
         self._blobs: dict[str, bytes] = {}
         self._packages: dict[str, bytes] = {}
-        self.handovers = MemoryHandovers()
+        self.handovers = MemoryHandovers(lambda job_id: job_id in self._records)
 
     def ping(self) -> None:
         pass
@@ -189,6 +199,10 @@ class MemoryStore:
             record = self.read(job_id)
             return record, record is not None and self.claim(job_id, attempt, by)
 
+    def create_handed(self, new: NewRecord, keys: Sequence[str], attempt: int) -> str:
+        self.create(*new)
+        return self.handovers.hand(keys, new.job_id, attempt)
+
     def accept_handed(
         self, standby: str, job_id: str, attempt: int, by: str
     ) -> tuple[dict[str, Any] | None, bool]:
@@ -229,6 +243,7 @@ class MemoryStore:
                 store.pop(checked_id(job_id), None)  # type: ignore[attr-defined]
             for place in [p for p in self._payloads if p[0] == job_id]:
                 del self._payloads[place]
+        self.handovers.forget(job_id)
 
     def _record(self, job_id: str) -> dict[str, str]:
         if checked_id(job_id) not in self._records:

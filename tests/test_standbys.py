@@ -63,6 +63,10 @@ class Pods:
     def ordered(self) -> list[str]:
         return [plan["id"] for plan in self.store.handovers.ordered()]
 
+    async def aclose(self) -> None:
+        await self.standbys.aclose()
+        await self.ray.aclose()
+
     async def looked(self) -> None:
         """Let it look twice at what the cluster has."""
         seen = self.ray.looks
@@ -98,7 +102,7 @@ async def test_one_is_ordered_where_a_cpu_is_free_and_nothing_waits() -> None:
     assert not pods.ordered(), "that CPU is another one's"
     pods.ray.waiting = ()
     await until(pods.ordered, "it is ordered")
-    await pods.standbys.aclose()
+    await pods.aclose()
 
 
 @pytest.mark.asyncio
@@ -116,7 +120,7 @@ async def test_a_cpu_that_the_running_job_has_is_not_taken_for_a_free_one() -> N
     await pods.looked()
     await pods.looked()
     assert not pods.ordered()
-    await pods.standbys.aclose()
+    await pods.aclose()
 
 
 @pytest.mark.asyncio
@@ -161,4 +165,4 @@ async def test_what_is_about_to_be_ordered_is_not_where_a_cluster_ends() -> None
     pods.ray.used = 0.0
     await until(lambda: "default" not in pods.standbys._tasks.values(), "nobody orders")
     assert not pods.ordered() and not pods.ray.jobs
-    await pods.standbys.aclose()
+    await pods.aclose()

@@ -34,16 +34,22 @@ LIFE_SECONDS = 8.0
 #: How long what is handed over, and the answer, lie there, seconds.
 LETTER_SECONDS = 60.0
 
-# Take the first standby of these keys that lives, and hand it the job. Those that died are struck off.
+# Take the first standby of these keys that lives, and hand it the job. Those that died are struck off. The
+# record, KEYS[1], keeps in the field ARGV[4] who has it: a call that is repeated after a lost answer gets the
+# same one. With a token, only the record of that token is handed over.
 HAND = """
-for _, key in ipairs(KEYS) do
+if ARGV[5] ~= '' and redis.call('HGET', KEYS[1], '_token') ~= ARGV[5] then return false end
+local before = redis.call('HGET', KEYS[1], ARGV[4])
+if before then return before end
+for i = 2, #KEYS do
   while true do
-    local id = redis.call('LPOP', key)
+    local id = redis.call('LPOP', KEYS[i])
     if not id then break end
     local own = ARGV[1] .. id
     if redis.call('EXISTS', own .. ':plan') == 1 then
       redis.call('RPUSH', own .. ':job', ARGV[2])
       redis.call('PEXPIRE', own .. ':job', ARGV[3])
+      if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], ARGV[4], id) end
       return id
     end
   end
@@ -100,11 +106,16 @@ class Handovers:
 
     def hand(self, keys: Sequence[str], job_id: str, attempt: int) -> str:
         """Hand a job to a standby that waits under the first of `keys` that has one; ``""`` if none has."""
-        letter = self._signer.sign("handover", json.dumps({"job": job_id, "attempt": attempt}).encode())
-        lists = [self._link.key(f"standby:{key}") for key in keys]
-        args = [self._link.key("standby:"), letter, _ms(LETTER_SECONDS)]
-        found = self._link.run(lambda: self._link.client.eval(HAND, len(lists), *lists, *args))
+        [found] = self._link.many([self.handing(keys, job_id, attempt)])
         return found.decode() if found else ""
+
+    def handing(self, keys: Sequence[str], job_id: str, attempt: int, token: str = "") -> tuple[Any, ...]:
+        """Give the command behind :meth:`hand`; with the `token` of a new record it hands over that alone."""
+        letter = self._signer.sign("handover", json.dumps({"job": job_id, "attempt": attempt}).encode())
+        places = [self._link.key(f"job:{checked_id(job_id)}")]
+        places += [self._link.key(f"standby:{key}") for key in keys]
+        args = [self._link.key("standby:"), letter, _ms(LETTER_SECONDS), f"_handed:{attempt}", token]
+        return ("EVAL", HAND, len(places), *places, *args)
 
     def taken(self, standby: str, job_id: str, seconds: float) -> bool:
         """Wait for the standby's word that it has the job; whether it came."""

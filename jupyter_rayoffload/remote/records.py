@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from .link import Link, Missing, Taken, milliseconds
 from .signing import Signer
 
-__all__ = ["Records", "Word", "checked_id", "ended"]
+__all__ = ["NewRecord", "Records", "Word", "checked_id", "ended"]
 
 #: Phases after which nothing changes; the names of ``models.Phase``, which this package cannot import.
 ENDED = frozenset({"succeeded", "failed", "cancelled", "lost"})
@@ -63,6 +63,15 @@ return 1
 """
 
 
+class NewRecord(NamedTuple):
+    """A job that is to be entered; what the fields are :meth:`Records.create` says."""
+
+    job_id: str
+    fields: Mapping[str, Any]
+    created: float | None = None
+    inputs: bytes = b""
+
+
 class Word(NamedTuple):
     """A standby's word that it has a job, as :data:`ACCEPT` leaves it."""
 
@@ -107,13 +116,20 @@ class Records:
         Taken
             There is a job of that id; nothing was changed.
         """
+        token = secrets.token_hex(8)
+        [done] = self._link.many([self.creating(NewRecord(job_id, fields, created, inputs), token)])
+        if not done:
+            raise Taken(f"there is a job {job_id} already")
+
+    def creating(self, new: NewRecord, token: str) -> tuple[Any, ...]:
+        """Give the command that enters a job; it answers 0 where there is one, of another `token`."""
+        job_id, fields, created, inputs = new
         pairs = [x for name, value in fields.items() for x in (name, self._seal(job_id, name, value))]
         names = [f"job:{job_id}:slots", f"job:{job_id}:inputs"]
         keys = [self._record(job_id), *map(self._link.key, ("jobs", *names))]
         when = repr(time.time() if created is None else created)
-        args = [milliseconds(self._lifetime), when, secrets.token_hex(8), job_id, inputs, *pairs]
-        if not self._link.run(lambda: self._link.client.eval(CREATE, 4, *keys, *args)):
-            raise Taken(f"there is a job {job_id} already")
+        args = [milliseconds(self._lifetime), when, token, job_id, inputs, *pairs]
+        return ("EVAL", CREATE, len(keys), *keys, *args)
 
     def read(self, job_id: str) -> dict[str, Any] | None:
         """Give the fields of a record, or None if there is none.

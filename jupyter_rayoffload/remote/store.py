@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ from .link import (
     milliseconds,
 )
 from .payloads import Payload, Payloads
-from .records import Records, checked_id, ended
+from .records import NewRecord, Records, checked_id, ended
 from .signing import Signer, Tampered
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ __all__ = [
     "Entry",
     "Lifetimes",
     "Missing",
+    "NewRecord",
     "Payload",
     "Store",
     "StoreAddress",
@@ -198,6 +200,21 @@ class Store(Records):
         self._link.many([("ZREM", self._link.key("jobs"), job_id), ("UNLINK", self._record(job_id), *keys)])
 
     # ------------------------------------------------------------------ standbys
+
+    def create_handed(self, new: NewRecord, keys: Sequence[str], attempt: int) -> str:
+        """Enter a job and hand it to a standby, as :meth:`.handover.Handovers.hand` does, in one round trip.
+
+        Raises
+        ------
+        Taken
+            There is a job of that id; nothing was changed, nor handed over.
+        """
+        token = secrets.token_hex(8)
+        handing = self.handovers.handing(keys, new.job_id, attempt, token)
+        created, found = self._link.many([self.creating(new, token), handing])
+        if not created:
+            raise Taken(f"there is a job {new.job_id} already")
+        return found.decode() if found else ""
 
     def accept_handed(
         self, standby: str, job_id: str, attempt: int, by: str

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from jupyter_rayoffload.remote import codec
 from jupyter_rayoffload.remote.signing import Signer
-from jupyter_rayoffload.remote.store import Missing, Store, Taken, Tampered
+from jupyter_rayoffload.remote.store import Missing, NewRecord, Store, Taken, Tampered
 from tests.fakes import MemoryStore
 from tests.remote.redis_fixture import KEY, address, short_folder  # noqa: F401
 from tests.servers import start_redis
@@ -437,7 +437,20 @@ def waits(store: Any, standby: str, key: str = "a") -> None:
 def nobody_waits(store: Any) -> Iterator[None]:
     """Let all standbys of a test go, for the store is shared."""
     yield
-    for standby in ("first", "second", "coming", "there", "idle", "busy", "one", "two"):
+    for standby in (
+        "first",
+        "second",
+        "coming",
+        "there",
+        "idle",
+        "busy",
+        "one",
+        "two",
+        "asked",
+        "spare",
+        "quick",
+        "slow",
+    ):
         for key in ("a", "b"):
             store.handovers.dismiss(standby, key)
 
@@ -459,6 +472,35 @@ def test_a_job_goes_to_the_first_that_waits_under_its_keys(store: Any) -> None:
     assert store.accept_handed("first", "job", 2, "other")[1] is False
     assert not ours.taken("first", "job", 0.05)
     store.delete("job")
+
+
+@pytest.mark.usefixtures("nobody_waits")
+def test_a_hand_over_that_is_repeated_gives_the_same_standby(store: Any, job: str) -> None:
+    ours = store.handovers
+    for standby in ("asked", "spare"):
+        waits(store, standby)
+    assert ours.hand(["a"], job, 1) == "asked"
+    assert ours.hand(["a"], job, 1) == "asked", "its answer may have been lost"
+    assert ours.await_letter("asked", 1) == {"job": job, "attempt": 1}
+    assert ours.await_letter("asked", 0.05) is None
+    assert ours.hand(["a"], job, 2) == "spare"
+
+
+@pytest.mark.usefixtures("nobody_waits")
+def test_a_job_is_entered_and_handed_over_in_one_step(store: Any) -> None:
+    new = NewRecord("entered", {"spec": {"id": "entered"}})
+    waits(store, "quick")
+    assert store.create_handed(new, ["b", "a"], 1) == "quick"
+    assert store.handovers.await_letter("quick", 1) == {"job": "entered", "attempt": 1}
+    assert store.accept_handed("quick", "entered", 1, "me") == ({"spec": {"id": "entered"}}, True)
+    waits(store, "slow")
+    with pytest.raises(Taken):
+        store.create_handed(NewRecord("entered", {"spec": {}}), ["a"], 2)
+    assert store.handovers.await_letter("slow", 0.05) is None, "the job that is there was handed over"
+    store.delete("entered")
+    assert store.create_handed(new, ["b"], 1) == ""
+    assert store.read("entered") == {"spec": {"id": "entered"}}
+    store.delete("entered")
 
 
 @pytest.mark.usefixtures("nobody_waits")

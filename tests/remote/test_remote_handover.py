@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from redis.client import Pipeline
+from redis.exceptions import ConnectionError
 
 from jupyter_rayoffload.remote.signing import Signer, Tampered
-from jupyter_rayoffload.remote.store import Missing, Store
+from jupyter_rayoffload.remote.store import Missing, NewRecord, Store
 
 pytestmark = pytest.mark.redis
 
@@ -36,6 +38,33 @@ def test_each_is_handed_one_job_however_many_want_it(store: Store, open_store: O
     assert sorted(filter(None, found)) == ids
     letters = [store.handovers.await_letter(standby, 1) for standby in ids]
     assert len({letter["job"] for letter in letters if letter}) == 5
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["a new job", "a retry"])
+def test_a_hand_over_whose_answer_was_lost_reaches_one_standby(
+    store: Store, monkeypatch: pytest.MonkeyPatch, new: bool
+) -> None:
+    for standby in ("one", "two"):
+        waits(store, standby)
+    if not new:
+        store.create("job", {"spec": {}})
+    execute, lost = Pipeline.execute, ["once"]
+
+    def answer_lost(pipeline: Pipeline, *args: Any, **kwargs: Any) -> Any:
+        answers = execute(pipeline, *args, **kwargs)
+        if lost:
+            raise ConnectionError(f"lost {lost.pop()}")
+        return answers
+
+    monkeypatch.setattr(Pipeline, "execute", answer_lost)
+    if new:
+        assert store.create_handed(NewRecord("job", {"spec": {}}), ["a"], 1) == "one"
+    else:
+        assert store.handovers.hand(["a"], "job", 1) == "one"
+    assert not lost
+    assert store.handovers.await_letter("one", 1) == {"job": "job", "attempt": 1}
+    assert store.handovers.await_letter("one", 0.05) is None
+    assert store.handovers.await_letter("two", 0.05) is None
 
 
 def test_one_that_gives_no_sign_of_life_is_struck_off(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import stat
@@ -203,6 +204,16 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
     """Give `cache_dir`, or the default one in Jupyter's data folder."""
     if cache_dir is not None:
         return Path(cache_dir)
+    return _data_folder(*map(os.environ.get, _DATA_FOLDER))
+
+
+#: What Jupyter's data folder depends on.
+_DATA_FOLDER = ("JUPYTER_DATA_DIR", "JUPYTER_PLATFORM_DIRS", "XDG_DATA_HOME", "HOME")
+
+
+@functools.lru_cache(maxsize=4)
+def _data_folder(*_: str | None) -> Path:
+    """Give our folder in Jupyter's, remembered: Jupyter resolves links each time."""
     from jupyter_core.paths import jupyter_data_dir
 
     return Path(jupyter_data_dir()) / "rayoffload"

@@ -86,7 +86,7 @@ class Standbys:
             if new is not None:
                 await blocking(link.store.create, *new)
             return ""
-        return await blocking(_hand, link.store, keys, spec.id, attempt, new)
+        return await blocking(_hand, link.store, keys, spec, attempt, new)
 
     def behind(self, course: Course, link: Link) -> None:
         """Order a standby behind a job that was just submitted, for the next one like it."""
@@ -295,15 +295,15 @@ def _uses_ray(spec: JobSpec) -> bool:
     return any(_RAY.search(text) for text in texts)
 
 
-def _hand(store: Store, keys: list[str], job_id: str, attempt: int, new: NewRecord | None) -> str:
+def _hand(store: Store, keys: list[str], spec: JobSpec, attempt: int, new: NewRecord | None) -> str:
     """Hand a job over, and see that it was taken; or else take it back."""
     if new is None:
-        standby = store.handovers.hand(keys, job_id, attempt)
+        standby = store.handovers.hand(keys, spec.id, attempt, spec.to_json())
     else:
         standby = store.create_handed(new, keys, attempt)
     with suppress(StoreFault, Tampered):
-        if not standby or store.handovers.taken(standby, job_id, ACKNOWLEDGE_SECONDS):
+        if not standby or store.handovers.taken(standby, spec.id, ACKNOWLEDGE_SECONDS):
             return standby
     # If it cannot be taken back, the standby has claimed it: it is slow to say so, or died in that moment,
     # which Ray will say.
-    return "" if store.take_back(job_id, attempt) else standby
+    return "" if store.take_back(spec.id, attempt) else standby

@@ -34,7 +34,10 @@ class MemoryHandovers:
         with self._changed:
             self._plans[standby] = dict(plan)
 
-    def hand(self, keys: Sequence[str], job_id: str, attempt: int) -> str:
+    def hand(
+        self, keys: Sequence[str], job_id: str, attempt: int, spec: Mapping[str, Any] | None = None
+    ) -> str:
+        letter = {"job": job_id, "attempt": attempt, **({"spec": dict(spec)} if spec else {})}
         with self._changed:
             if (job_id, attempt) in self._handed:
                 return self._handed[job_id, attempt]
@@ -42,7 +45,7 @@ class MemoryHandovers:
                 while self._lists.get(key):
                     standby = self._lists[key].pop(0)
                     if standby in self._plans:
-                        self._letters.setdefault(standby, []).append({"job": job_id, "attempt": attempt})
+                        self._letters.setdefault(standby, []).append(letter)
                         self._changed.notify_all()
                         if self._has_record(job_id):
                             self._handed[job_id, attempt] = standby
@@ -201,7 +204,7 @@ class MemoryStore:
 
     def create_handed(self, new: NewRecord, keys: Sequence[str], attempt: int) -> str:
         self.create(*new)
-        return self.handovers.hand(keys, new.job_id, attempt)
+        return self.handovers.hand(keys, new.job_id, attempt, new.fields["spec"])
 
     def accept_handed(
         self, standby: str, job_id: str, attempt: int, by: str

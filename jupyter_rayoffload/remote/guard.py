@@ -73,7 +73,7 @@ class Guard:
 
     def __init__(self, store: Store, impatient: Store, cell: CellHandle) -> None:
         self._store, self._impatient = store, impatient
-        self._cell, self._pair, self._pipes = cell.pid, cell.pair, cell.pipes
+        self._handle, self._cell, self._pipes = cell, cell.pid, cell.pipes
         self._inbox: Inbox | None = Inbox(cell.pair)
         self._job_id, self._attempt = "", 0
         self._writer = submission_id()
@@ -118,7 +118,9 @@ class Guard:
         mismatch = self._mismatch()
         if mismatch:
             return self._conclude({"phase": "failed", "exit_code": NOT_THE_CELL, "failure": mismatch})
-        self._send_spec()
+        if not job.expected:
+            self._handle.expect(self._spec)
+        self._handle.begin()  # before anything that it need not wait for
         self._note_begin()
         while self._status is None and self._end is None and not self._overdue():
             self._step()
@@ -145,11 +147,6 @@ class Guard:
             "message": f"The notebook has Python {wanted}, the cluster Python {here}: values cannot cross",
             "hint": f"Use a cluster image with Python {wanted}",
         }
-
-    def _send_spec(self) -> None:
-        """Let the cell run, before anything that it need not wait for."""
-        with contextlib.suppress(OSError):
-            self._pair.send_bytes(json.dumps(self._spec).encode())
 
     def _note_begin(self) -> None:
         """Take down that the cell runs; it is written when it has run for a while, or with its end."""

@@ -33,6 +33,8 @@ ORDER_SECONDS = 300.0
 LIFE_SECONDS = 8.0
 #: How long what is handed over, and the answer, lie there, seconds.
 LETTER_SECONDS = 60.0
+#: Up to this size a spec goes with the letter, bytes: the standby gets ready while it claims the job.
+SPEC_BYTES = 1 << 16
 
 # Take the first standby of these keys that lives, and hand it the job. Those that died are struck off. The
 # record, KEYS[1], keeps in the field ARGV[4] who has it: a call that is repeated after a lost answer gets the
@@ -104,14 +106,29 @@ class Handovers:
             ]
         )
 
-    def hand(self, keys: Sequence[str], job_id: str, attempt: int) -> str:
-        """Hand a job to a standby that waits under the first of `keys` that has one; ``""`` if none has."""
-        [found] = self._link.many([self.handing(keys, job_id, attempt)])
+    def hand(
+        self, keys: Sequence[str], job_id: str, attempt: int, spec: Mapping[str, Any] | None = None
+    ) -> str:
+        """Hand a job to a standby that waits under the first of `keys` that has one; ``""`` if none has.
+
+        With its `spec` the standby can get ready for it before it has read the record.
+        """
+        [found] = self._link.many([self.handing(keys, job_id, attempt, spec)])
         return found.decode() if found else ""
 
-    def handing(self, keys: Sequence[str], job_id: str, attempt: int, token: str = "") -> tuple[Any, ...]:
+    def handing(
+        self,
+        keys: Sequence[str],
+        job_id: str,
+        attempt: int,
+        spec: Mapping[str, Any] | None = None,
+        token: str = "",
+    ) -> tuple[Any, ...]:
         """Give the command behind :meth:`hand`; with the `token` of a new record it hands over that alone."""
-        letter = self._signer.sign("handover", json.dumps({"job": job_id, "attempt": attempt}).encode())
+        text = json.dumps({"job": job_id, "attempt": attempt, **({"spec": spec} if spec else {})})
+        if len(text) > SPEC_BYTES:
+            text = json.dumps({"job": job_id, "attempt": attempt})
+        letter = self._signer.sign("handover", text.encode())
         places = [self._link.key(f"job:{checked_id(job_id)}")]
         places += [self._link.key(f"standby:{key}") for key in keys]
         args = [self._link.key("standby:"), letter, _ms(LETTER_SECONDS), f"_handed:{attempt}", token]
@@ -173,7 +190,7 @@ class Handovers:
         return bool(self._link.many([("PEXPIRE", self._key(standby, "plan"), _ms(LIFE_SECONDS))])[0])
 
     def await_letter(self, standby: str, seconds: float) -> dict[str, Any] | None:
-        """Wait for ``{"job", "attempt"}`` or ``{"end"}``; None if nothing came."""
+        """Wait for ``{"job", "attempt"}``, maybe with ``"spec"``, or ``{"end"}``; None if nothing came."""
         key = self._key(standby, "job")
         answer = self._link.run(lambda: self._link.client.blpop([key], timeout=seconds))
         return None if answer is None else dict(json.loads(self._signer.check("handover", answer[1])))

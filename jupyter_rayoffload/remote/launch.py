@@ -148,10 +148,11 @@ def _be_the_cell(
         if plan is not None:
             process.prepare(plan)
         try:
-            order = pair.recv_bytes()
+            while spec := pair.recv_bytes():
+                process.expect(json.loads(spec))
         except EOFError:  # not ours to run
             os._exit(0)
-        process.run(json.loads(order))
+        process.run()
     except KeyboardInterrupt:  # stopped before it began; the guard says so
         pass
     except BaseException:

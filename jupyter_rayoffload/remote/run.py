@@ -100,9 +100,14 @@ class CellProcess:
             thaw(frozen.graph, [b.data for b in frozen.buffers], {}, ["nothing"])
             self._store.ping()
 
-    def run(self, spec: dict[str, Any]) -> NoReturn:
-        """Execute a job and end the process."""
+    def expect(self, spec: dict[str, Any]) -> None:
+        """Get ready for a job, which is begun by :meth:`run`; another one may take its place before."""
         self._spec = spec
+        if (spec.get("kind") or "cell") == "cell":
+            self._shell.parsed(spec["source"])
+
+    def run(self) -> NoReturn:
+        """Execute the job that was expected last, and end the process."""
         code = failures.NOT_THE_CELL
         try:
             end = self._execute()
@@ -239,7 +244,7 @@ class CellProcess:
         spec, shell = self._spec, self._shell
         names = set(inputs)
         inputs.clear()  # the namespace alone keeps them: what the cell drops is free
-        tree = self._tree()
+        tree = shell.parsed(spec["source"])
         chosen = (spec.get("options") or {}).get("outputs")
         maybe = set(spec.get("watched") or ()) | set(spec.get("expected") or ()) if chosen is None else set()
         before = Before(
@@ -415,12 +420,6 @@ class CellProcess:
             self._store.put_package(name, archive)
             end["files_package"] = name
         return end
-
-    def _tree(self) -> ast.Module | None:
-        try:
-            return ast.parse(self._shell.transformed(self._spec["source"]))
-        except (SyntaxError, ValueError):
-            return None
 
     def _log_trouble(self) -> None:
         self._channel.tell("log", {"text": traceback.format_exc()})

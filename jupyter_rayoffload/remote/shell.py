@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
+import contextlib
 import getpass
 import inspect
 import linecache
@@ -149,6 +151,7 @@ class CellShell(InteractiveShell):
     _traceback: list[str]
     _shown: BaseException | None
     _python: tuple[str | None, str] = (None, "")
+    _tree: tuple[str | None, ast.Module | None] = (None, None)
 
     def connect(self, tell: Tell) -> None:
         """Send messages by `tell`."""
@@ -171,6 +174,19 @@ class CellShell(InteractiveShell):
         if self._python[0] != source:
             self._python = source, str(self.transform_cell(source))  # type: ignore[no-untyped-call,unused-ignore]
         return self._python[1]
+
+    def parsed(self, source: str) -> ast.Module | None:
+        """Give the syntax tree of a cell, None if it has none; the last one is remembered.
+
+        What the parser warns of it says again when the cell is executed.
+        """
+        if self._tree[0] != source:
+            tree = None
+            with contextlib.suppress(Exception), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tree = ast.parse(self.transformed(source))
+            self._tree = source, tree
+        return self._tree[1]
 
     def run_source(
         self, source: str, interrupt: Interrupt, head: str = "", count: int | None = None

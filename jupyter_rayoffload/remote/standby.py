@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import select
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pair
 from pathlib import Path
@@ -42,6 +45,18 @@ class CellHandle:
     pair: Pair
     pipes: list[Pipe]
 
+    def expect(self, spec: Mapping[str, Any]) -> None:
+        """Let it get ready for a job that it is not to begin yet."""
+        self._send(json.dumps(spec).encode())
+
+    def begin(self) -> None:
+        """Let it begin the job that it was told last."""
+        self._send(b"")
+
+    def _send(self, message: bytes) -> None:
+        with contextlib.suppress(OSError):  # it has died; who watches over it sees that
+            self.pair.send_bytes(message)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -53,11 +68,14 @@ class Job:
     attempt : int
     record : dict
         The store's record of the job.
+    expected : bool
+        Whether the cell's process has the spec already.
     """
 
     id: str
     attempt: int
     record: dict[str, Any]
+    expected: bool = False
 
 
 def claim(store: Store, job_id: str, attempt: int, standby: str = "") -> dict[str, Any] | str:
@@ -154,12 +172,14 @@ class Waiting:
     def _claimed(self, letter: dict[str, Any]) -> Job | None:
         if "job" not in letter or not _alive(self._cell.pid):
             return None
-        job_id, attempt = str(letter["job"]), int(letter["attempt"])
+        job_id, attempt, spec = str(letter["job"]), int(letter["attempt"]), letter.get("spec")
+        if spec:
+            self._cell.expect(spec)
         record = claim(self._store, job_id, attempt, self._standby)
         if isinstance(record, str):
             print(f"rayoffload: attempt {attempt} of job {job_id} is not run here: {record}", flush=True)
             return None
-        return Job(job_id, attempt, record)
+        return Job(job_id, attempt, record, expected=spec == record["spec"])
 
     def _drain(self) -> None:
         for pipe in self._cell.pipes:

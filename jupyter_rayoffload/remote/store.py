@@ -210,7 +210,7 @@ class Store(Records):
             There is a job of that id; nothing was changed, nor handed over.
         """
         token = secrets.token_hex(8)
-        handing = self.handovers.handing(keys, new.job_id, attempt, token)
+        handing = self.handovers.handing(keys, new.job_id, attempt, new.fields["spec"], token)
         created, found = self._link.many([self.creating(new, token), handing])
         if not created:
             raise Taken(f"there is a job {new.job_id} already")

@@ -491,7 +491,11 @@ def test_a_job_is_entered_and_handed_over_in_one_step(store: Any) -> None:
     new = NewRecord("entered", {"spec": {"id": "entered"}})
     waits(store, "quick")
     assert store.create_handed(new, ["b", "a"], 1) == "quick"
-    assert store.handovers.await_letter("quick", 1) == {"job": "entered", "attempt": 1}
+    assert store.handovers.await_letter("quick", 1) == {
+        "job": "entered",
+        "attempt": 1,
+        "spec": {"id": "entered"},
+    }
     assert store.accept_handed("quick", "entered", 1, "me") == ({"spec": {"id": "entered"}}, True)
     waits(store, "slow")
     with pytest.raises(Taken):

@@ -67,6 +67,15 @@ def test_a_hand_over_whose_answer_was_lost_reaches_one_standby(
     assert store.handovers.await_letter("two", 0.05) is None
 
 
+def test_a_large_spec_is_read_from_the_record(store: Store) -> None:
+    for standby, size in (("small", 10), ("large", 1 << 17)):
+        waits(store, standby)
+        spec = {"source": "x" * size}
+        assert store.handovers.hand(["a"], f"{standby}-job", 1, spec) == standby
+        letter = store.handovers.await_letter(standby, 1)
+        assert letter is not None and letter.get("spec") == (spec if standby == "small" else None)
+
+
 def test_one_that_gives_no_sign_of_life_is_struck_off(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jupyter_rayoffload.remote.handover.LIFE_SECONDS", 0.2)
     waits(store, "dead")

@@ -16,7 +16,11 @@ from .phase import Event, advance
 if TYPE_CHECKING:
     from .remote.codec import Frozen
 
-__all__ = ["Course", "Draft", "new_id"]
+__all__ = ["REST_SECONDS", "Course", "Draft", "new_id"]
+
+#: Between the end of a job and what is done in the loop behind it, seconds: the notebook first takes what it
+#: has waited for, and its thread needs the interpreter.
+REST_SECONDS = 0.05
 
 
 def new_id(label: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from .course import REST_SECONDS, Course
 from .errors import OffloadError
 from .link import Link, blocking
 from .models import ClusterInfo, ClusterPhase, JobSpec, Phase
@@ -19,7 +20,6 @@ from .remote.store import NewRecord, Store, StoreFault, Tampered
 
 if TYPE_CHECKING:
     from .config import RayOffload
-    from .course import Course
     from .jobclient import ClusterStatus
 
 __all__ = ["Standbys", "entrypoint_resources", "standing"]
@@ -133,6 +133,7 @@ class Standbys:
             await asyncio.sleep(0.2)
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(course.ended.wait(), ORDER_AFTER)
+            await asyncio.sleep(REST_SECONDS)
         with suppress(OffloadError):
             if not entrypoint_resources(None, link) or await _room(course, link):
                 async with self._ordering:

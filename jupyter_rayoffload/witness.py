@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
-from .course import Course
+from .course import REST_SECONDS, Course
 from .errors import ClusterError, OffloadError, StoreError
 from .link import Link, blocking, translated
 from .matching import learn
@@ -26,9 +26,6 @@ __all__ = ["Witness"]
 POLL_SECONDS = 1.0
 #: How long the runner's own last word may come after Ray's, seconds.
 GRACE_SECONDS = 3.0
-#: Between the end of a job and what is done here behind it, seconds: the notebook takes first what it has
-#: waited for, and its thread needs the interpreter. The runner has written the end itself.
-REST_SECONDS = 0.05
 #: How long an unreachable head may stay so before its silent jobs count as lost, seconds.
 UNREACHABLE_SECONDS = 90.0
 
@@ -86,7 +83,8 @@ class Witness:
                     self._take(entry)
                     if self._record.phase.ended:
                         break
-                if self._record.items is None:  # of a batch this side knows more than the runner has written
+                # The runner has written the end itself; of a batch this side knows more than that.
+                if self._record.items is None:
                     await asyncio.sleep(REST_SECONDS)
 
     def _take(self, entry: Entry) -> None:

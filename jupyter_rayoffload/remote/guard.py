@@ -49,6 +49,9 @@ PRINT_SECONDS = 0.002
 #: A cell that ends within this is left alone until then, seconds: on few cores each thing done beside it
 #: costs it time, and its whole story takes one message.
 HEAD_START_SECONDS = 0.02
+#: Between the last word of a job and what else its guard does, seconds: the notebook reads that word now, and
+#: cores are few.
+REST_SECONDS = 0.02
 #: Exit code of a job that ran out of time; that of timeout(1).
 TIMED_OUT = 124
 
@@ -298,6 +301,7 @@ class Guard:
         end = {"t": time.time(), "attempt": self._attempt, "lines": self._publisher.lines, **said}
         try:
             self._write(end, sealed)
+            time.sleep(REST_SECONDS)
             self._write_state(end)
         except (StoreFault, Tampered) as error:
             _log(2, f"rayoffload: the end of job {self._job_id} could not be written: {error}\n")

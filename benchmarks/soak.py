@@ -6,6 +6,7 @@ grows with the jobs shows as a column that never stops. Ray itself remembers eac
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Any
@@ -36,6 +37,7 @@ def row(bench: Bench, jobs: int, served: int) -> list[int]:
     link = bench.session.offloader.links.used("")
     if link is None:
         raise RuntimeError("no job was sent")
+    gc.collect()  # what only waits for that is no growth
     kernel = psutil.Process()
     cluster = _cluster(kernel)
     client: Any = link.store._link.client

@@ -147,7 +147,11 @@ class Standbys:
         connect = _uses_ray(spec) and not changed
         key = self._key(spec, link, connect)
         await self._dismiss_others(key)
-        for _ in range(self._wanted(link) - await blocking(link.store.handovers.pending, key)):
+        there = {plan["id"]: plan["key"] for plan in await blocking(link.store.handovers.ordered)}
+        gone = [s for s, (_, way) in self._ordered.items() if way is link and s not in there]
+        for standby in gone:  # served, or dead
+            del self._ordered[standby]
+        for _ in range(self._wanted(link) - list(there.values()).count(key)):
             await self._submit(spec, key, connect, link)
 
     async def _submit(self, spec: JobSpec, key: str, connect: bool, link: Link) -> None:

@@ -63,10 +63,6 @@ class MemoryHandovers:
         with self._changed:
             return [{**plan, "id": i} for i, plan in self._plans.items() if "since" in plan]
 
-    def pending(self, key: str) -> int:
-        with self._changed:
-            return sum(plan["key"] == key for plan in self._plans.values())
-
     def ordered(self) -> list[dict[str, Any]]:
         with self._changed:
             return [{**plan, "id": i} for i, plan in self._plans.items()]

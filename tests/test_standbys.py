@@ -60,6 +60,9 @@ class Pods:
         self.standbys.behind(course, self.link)
         return course
 
+    def ordering(self) -> bool:
+        return self.standbys._ordering.locked()
+
     def ordered(self) -> list[str]:
         return [plan["id"] for plan in self.store.handovers.ordered()]
 
@@ -120,6 +123,20 @@ async def test_a_cpu_that_the_running_job_has_is_not_taken_for_a_free_one() -> N
     await pods.looked()
     await pods.looked()
     assert not pods.ordered()
+    await pods.aclose()
+
+
+@pytest.mark.asyncio
+async def test_those_that_have_served_are_forgotten() -> None:
+    pods = Pods()
+    for turn in range(3):
+        pods.behind()
+        await until(
+            lambda turn=turn: len(pods.ray.jobs) == turn + 1 and not pods.ordering(), "one is ordered"
+        )
+        [standby] = pods.ordered()
+        assert list(pods.standbys._ordered) == [standby]
+        pods.store.handovers.take(standby, "job")
     await pods.aclose()
 
 

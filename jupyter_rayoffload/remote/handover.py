@@ -144,10 +144,6 @@ class Handovers:
         """Give the standbys that wait: their plans, with ``id``, ``since`` and ``memory`` (bytes)."""
         return [plan for plan in self.ordered() if "since" in plan]
 
-    def pending(self, key: str) -> int:
-        """Count the standbys of a key that wait or are on their way."""
-        return sum(plan["key"] == key for plan in self.ordered())
-
     def ordered(self) -> list[dict[str, Any]]:
         """Give the plans of all standbys that wait or are on their way, with ``id``."""
         ids = [raw.decode() for raw in self._link.many([("ZRANGE", self._link.key("standbys"), 0, -1)])[0]]

@@ -71,7 +71,10 @@ def _cells(bench: Bench) -> list[Figure]:
     """Measure ``%%ray_job`` in a shell, and beside it what freezing its input takes alone."""
     from IPython.core.interactiveshell import InteractiveShell
 
-    shell = InteractiveShell.instance(user_ns=bench.session.namespace)
+    # Without its module IPython puts another one in the place of `__main__`, and what is spawned by a peer
+    # later could not import it.
+    main = sys.modules["__main__"]
+    shell = InteractiveShell.instance(user_module=main, user_ns=bench.session.namespace)
     shell.run_line_magic("load_ext", "jupyter_rayoffload")
     signer = bench.session.offloader.backend.signer()
     figures = []

@@ -318,7 +318,7 @@ class Offloader:
         """Give the packages of all that the chain has made `since` then, the oldest first."""
         found: dict[str, None] = {}
         ids = {place.partition("#")[0] for place in spec.after.values()}
-        upstream = [self.courses[job_id] for job_id in ids.intersection(self.courses)]
+        upstream = [course for job_id in ids if (course := self.courses.get(job_id)) is not None]
         for course in sorted(upstream, key=lambda course: course.record.spec.created):
             if course.ended_here is None or course.ended_here < since:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -21,6 +22,8 @@ __all__ = ["REST_SECONDS", "Course", "Draft", "new_id"]
 #: Between the end of a job and what is done in the loop behind it, seconds: the notebook first takes what it
 #: has waited for, and its thread needs the interpreter.
 REST_SECONDS = 0.05
+
+_log = logging.getLogger(__name__)
 
 
 def new_id(label: str) -> str:
@@ -100,7 +103,10 @@ class Course:
             self.ended_here = self.ended_here or time.time()
             self.ended.set()
         for observer in list(self._observers):
-            observer(self.record, event)
+            try:
+                observer(self.record, event)
+            except Exception:  # a panel that fails must not keep others from hearing that the job has ended
+                _log.exception("an observer of job %s failed at %s", self.record.id, type_)
 
     def take(self, record: JobRecord) -> None:
         """Go on from what another process has written of the job."""

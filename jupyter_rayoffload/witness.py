@@ -26,6 +26,8 @@ __all__ = ["Witness"]
 POLL_SECONDS = 1.0
 #: How long the runner's own last word may come after Ray's, seconds.
 GRACE_SECONDS = 3.0
+#: How long the reader of a job's stream may not come on although there is more, seconds.
+STUCK_SECONDS = 10.0
 #: How long an unreachable head may stay so before its silent jobs count as lost, seconds.
 UNREACHABLE_SECONDS = 90.0
 
@@ -88,6 +90,8 @@ class Witness:
                     await asyncio.sleep(REST_SECONDS)
 
     def _take(self, entry: Entry) -> None:
+        if _place(entry.id) <= _place(self._course.read):
+            return  # another witness was here before
         # A retry starts a new runner: what an earlier one printed is log, what it said of phases is past.
         current = entry.writer == self._record.submission_id or not self._record.attempt
         self._course.read = entry.id
@@ -150,13 +154,22 @@ class Witness:
         self._course.tell("ray", **info.verdict())
 
     async def _caught_up(self) -> None:
-        """Wait until the stream has been read: a reader may be behind a runner that printed a lot."""
+        """Wait until the stream has been read: a reader may be behind a runner that printed a lot.
+
+        Where the reader does not come on, its connection hangs: then the rest is read here.
+        """
+        read, deadline = self._course.read, time.monotonic() + STUCK_SECONDS
         while not self._record.phase.ended:
+            if self._course.read != read:
+                read, deadline = self._course.read, time.monotonic() + STUCK_SECONDS
+            stuck = time.monotonic() > deadline
             with suppress(StoreError):
-                if not await blocking(
-                    self._link.store.read_events, self._record.id, self._course.read, count=1
-                ):
+                count = None if stuck else 1
+                left = await blocking(self._link.store.read_events, self._record.id, read, count=count)
+                if not left:
                     return
+                for entry in left if stuck else ():
+                    self._take(entry)
             await asyncio.sleep(0.1)
 
     async def _head_died(self, since: float, error: OffloadError | None) -> bool:
@@ -186,6 +199,12 @@ class Witness:
             if self._record.phase is not seen:
                 seen = self._record.phase
                 await self._save(self._course)
+
+
+def _place(entry_id: str) -> tuple[int, int]:
+    """Give what ids of a stream are ordered by: milliseconds, and a number among those of one."""
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number or 0)
 
 
 def waits_for(record: JobRecord) -> str:

@@ -6,16 +6,18 @@ import asyncio
 import gc
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from jupyter_rayoffload import witness
 from jupyter_rayoffload.clusters import Connection
 from jupyter_rayoffload.course import Course
 from jupyter_rayoffload.errors import ClusterUnreachable
+from jupyter_rayoffload.jobclient import JobInfo
 from jupyter_rayoffload.link import Link
 from jupyter_rayoffload.models import (
     ClusterInfo,
@@ -26,8 +28,10 @@ from jupyter_rayoffload.models import (
     Phase,
     Resources,
 )
+from jupyter_rayoffload.phase import Event
 from jupyter_rayoffload.remote.store import Store
 from jupyter_rayoffload.witness import UNREACHABLE_SECONDS, Witness, waits_for
+from tests.fakes import MemoryStore
 from tests.remote.redis_fixture import (  # noqa: F401  (pytest finds fixtures by name)
     KEY,
     open_store,
@@ -120,3 +124,44 @@ async def test_a_way_that_is_shut_says_nothing_of_a_head(
     assert await witness._head_died(since, ClusterUnreachable("nothing answers")) is lost
     assert (course.record.phase is Phase.LOST) is lost
     assert lost or "has not answered for" in course.record.reason
+
+
+@pytest.mark.asyncio
+async def test_a_job_ends_although_the_reader_of_its_stream_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(witness, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(witness, "POLL_SECONDS", 0.01)
+    store = MemoryStore()
+    store.create("job", {"spec": {"id": "job"}})
+    store.append("job", "job-1", 1, [{"type": "stream", "t": 1.0, "content": {"text": "a line\n"}}])
+    end = {"phase": "succeeded", "attempt": 1, "t": 2.0}
+    store.append("job", "job-1", 2, [{"type": "phase", "t": 2.0, "content": end}])
+    store.write("job", "end", end)
+
+    async def hangs(*_: Any) -> AsyncIterator[Any]:
+        yield store.read_events("job")[0]
+        await asyncio.sleep(3600)
+
+    async def ended(submission: str) -> JobInfo:
+        return JobInfo(submission, "SUCCEEDED")
+
+    link: Any = SimpleNamespace(store=store, follow=hangs, ray=SimpleNamespace(info=ended))
+    course, told = Course(JobRecord(JobSpec(id="job"), attempt=1)), []
+    course.subscribe(lambda _, event: told.append(event.type))
+    following = Witness(course, link, look=never, save=forgotten, crowd=lambda: 0).follow()
+    await asyncio.wait_for(following, 30)
+    assert course.record.phase is Phase.SUCCEEDED
+    assert told == ["stream", "phase"], "each once"
+
+
+def test_whoever_fails_at_an_event_keeps_nobody_else_from_hearing_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(record: JobRecord, event: Event) -> None:
+        raise RuntimeError("a panel that is half gone")
+
+    course, told = Course(JobRecord(JobSpec(id="job"))), []
+    course.subscribe(fails)
+    course.subscribe(lambda _, event: told.append(event.type))
+    course.tell("phase", phase="succeeded")
+    assert course.ended.is_set() and told == ["phase"]
+    assert "a panel that is half gone" in caplog.text

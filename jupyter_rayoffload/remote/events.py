@@ -23,6 +23,8 @@ __all__ = ["Entry", "Numbers", "events_key", "follow", "open_entry", "open_reade
 BLOCK_MS = 4000
 #: What the name of a field begins with that has a payload.
 _VALUES = "values:"
+#: How long a call that is cancelled may take to end, seconds: none shall keep its follower for ever.
+_CANCEL_SECONDS = 5.0
 #: Jobs that are followed at once may be many, and each holds a connection; redis-py would stop at 100.
 _CONNECTIONS = 100_000
 #: Entries of one read; a writer's batch has at most some 100 KB.
@@ -208,7 +210,9 @@ async def _limited(call: Awaitable[Any], seconds: float) -> Any:
         return task.result()
     finally:
         task.cancel()  # nothing, if it is done
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+        if task.done() and not task.cancelled():
+            task.exception()  # seen
 
 
 class _Trouble:

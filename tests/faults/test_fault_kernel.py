@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from .ground import LIMIT, Ground, until
 
 LINES = [f"line {i}" for i in range(200)]
@@ -91,13 +93,14 @@ def test_a_job_that_waits_in_its_kernel_is_seen_from_another(ground: Ground) -> 
         assert other.sit("seen.result(180)").check().value == "21"
 
 
+@pytest.mark.timeout(600)  # two processors have twenty Pythons to start, beside other tests
 def test_twenty_jobs_of_one_kernel_keep_apart(ground: Ground) -> None:
     with ground.kernel() as kernel:
         began = time.monotonic()
         for i in range(20):
             kernel.sit(f"%%ray_job job{i} --quiet\nprint('this is {i}')\nvalue{i} = {i} ** 2").check()
         blocked = time.monotonic() - began
-        kernel.sit("for i in range(20):\n    globals()[f'job{i}'].wait()").check()
+        kernel.sit("for i in range(20):\n    globals()[f'job{i}'].wait()", timeout=450).check()
         seconds = time.monotonic() - began
         for i in range(20):
             assert kernel.value(f"job{i}.phase.value, job{i}.logs(), value{i}") == str(

@@ -16,6 +16,9 @@ export class ApiError extends Error {
 /** The server does not answer at all. */
 export class Away extends Error {}
 
+/** So long an answer may take, milliseconds: longer than the server itself waits for store and cluster. */
+const PATIENCE = 90_000;
+
 type Query = Record<string, string | number | boolean | undefined>;
 
 /** The REST interface of the server extension. */
@@ -56,7 +59,8 @@ export class Api {
   private async send<R = T.Cluster>(method: string, path: string, body?: object): Promise<R> {
     const url = URLExt.join(this.settings.baseUrl, 'rayoffload/api', path);
     const headers = { 'Content-Type': 'application/json' }; // else the browser says that it is text
-    const init = { method, ...(body && { body: JSON.stringify(body), headers }) };
+    const signal = AbortSignal.timeout(PATIENCE); // a connection that hangs would never be asked anew
+    const init = { method, signal, ...(body && { body: JSON.stringify(body), headers }) };
     let response: Response;
     try {
       response = await ServerConnection.makeRequest(url, init, this.settings);

@@ -11,6 +11,8 @@ import type { Model } from './model';
 /** What comes within this time leads to one look; so long a kernel may take to say whether a panel is its own. */
 const PAUSE = 300;
 const KERNEL_SECONDS = 5;
+/** What the server answers about a job that is not there (any more). */
+const GONE = [404, 410];
 
 /**
  * Brings the outputs of jobs that have ended home, into the cells of open notebooks: as if the cell had run here.
@@ -89,8 +91,9 @@ export class Homecoming implements IDisposable {
       if (same && jobOf(cell)?.job === id) replace(cell, id, outputs);
       this.done.set(model, id);
     } catch (error) {
-      // One that the store does not keep any more stays as it is; else it is tried again at the next change.
-      if (error instanceof ApiError && error.status < 500) this.done.set(model, id);
+      // One that the store does not keep any more stays as it is; else it is tried again at the next change: also
+      // where the cluster seems not to run (409), for it may be there again by then.
+      if (error instanceof ApiError && GONE.includes(error.status)) this.done.set(model, id);
     } finally {
       this.under.delete(model);
     }

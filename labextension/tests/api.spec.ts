@@ -1,5 +1,5 @@
 import { ServerConnection } from '@jupyterlab/services';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { Api, ApiError, Away } from '../src/api';
 
@@ -164,6 +164,19 @@ describe('faults', () => {
     const error = await failure(api.status());
     expect(error).toBeInstanceOf(Away);
     expect((error as Away).message).toBe('Failed to fetch');
+  });
+
+  it('is away when a connection hangs', async () => {
+    const limit = new AbortController();
+    const timeout = vi.spyOn(AbortSignal, 'timeout').mockReturnValue(limit.signal);
+    answer = () =>
+      new Promise((_, reject) => {
+        asked[0].signal.addEventListener('abort', () => reject(new Error('signal timed out')));
+      });
+    const failed = failure(api.status());
+    limit.abort();
+    expect(await failed).toBeInstanceOf(Away);
+    expect(timeout.mock.calls[0][0]).toBeGreaterThan(30_000); // the server may wait so long for its store
   });
 
   it.each([502, 503, 504])('is away when only a proxy answers, with %i', async status => {

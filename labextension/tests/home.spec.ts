@@ -289,10 +289,13 @@ describe('outputs that come home', () => {
     expect(shown(cells[0])).toEqual(['record of j-1', 'hello']);
   });
 
-  it('are asked for again after an error that may pass', async () => {
+  it.each<[number, string]>([
+    [503, 'StoreError'],
+    [409, 'ClusterNotRunning']
+  ])('are asked for again after an error that may pass, such as %d', async (status, reason) => {
     await start();
-    const fault = { message: 'No store', reason: 'StoreError', hint: '' };
-    vi.spyOn(server.api, 'outputs').mockRejectedValueOnce(new ApiError(503, fault));
+    const fault = { message: 'No store', reason, hint: '' };
+    vi.spyOn(server.api, 'outputs').mockRejectedValueOnce(new ApiError(status, fault));
     await end();
     expect(shown(cells[0])).toEqual(['record of j-1', 'hello']);
   });

@@ -116,10 +116,15 @@ class Page:
             if found:
                 return found
             if time.monotonic() > deadline:
-                raise AssertionError(
-                    f"not within {PATIENCE:g} s: {what}; the page shows:\n{self.text()[:2000]}"
-                )
+                raise AssertionError(f"not within {PATIENCE:g} s: {what}; {self._evidence()}")
             time.sleep(0.05)
+
+    def _evidence(self) -> str:
+        """Give what tells why something has not come: the page, its console, the end of the server's log."""
+        console = "\n".join(entry["message"][:300] for entry in self.driver.get_log("browser")[-20:])
+        log = "\n".join((self.lab.root / "lab.log").read_text("utf-8", "replace").splitlines()[-20:])
+        shown = f"the page shows:\n{self.text()[:2000]}"
+        return f"{shown}\nits console:\n{console}\nthe server's log:\n{log}"
 
     def text(self) -> str:
         """Give the text of the notebook, as it is on the screen."""

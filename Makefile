@@ -33,7 +33,7 @@ demo: $(VENV)/.installed ## The same notebook without a browser; fails if anythi
 
 test: $(VENV)/.installed ## Every test that needs no root: real Ray, Redis and kernels, a browser where there is one
 	$(FRONT) test
-	$(BIN)/python -m pytest -m "not kubernetes" -n 3 --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not kubernetes" -n 2 --no-loadscope-reorder
 
 quick: $(VENV)/.installed ## The tests that start neither Ray nor kernels nor a browser
 	$(BIN)/python -m pytest -m "not ray and not kernel and not browser and not kubernetes" -n 2

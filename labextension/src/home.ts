@@ -92,7 +92,7 @@ export class Homecoming implements IDisposable {
       this.done.set(model, id);
     } catch (error) {
       // One that the store does not keep any more stays as it is; else it is tried again at the next change: also
-      // where the cluster seems not to run (409), for it may be there again by then.
+      // where it was refused (403), for somebody may log in again, or mend the store's password.
       if (error instanceof ApiError && GONE.includes(error.status)) this.done.set(model, id);
     } finally {
       this.under.delete(model);

@@ -291,10 +291,10 @@ describe('outputs that come home', () => {
 
   it.each<[number, string]>([
     [503, 'StoreError'],
-    [409, 'ClusterNotRunning']
+    [403, 'StoreRefused']
   ])('are asked for again after an error that may pass, such as %d', async (status, reason) => {
     await start();
-    const fault = { message: 'No store', reason, hint: '' };
+    const fault = { message: 'Not now', reason, hint: '' };
     vi.spyOn(server.api, 'outputs').mockRejectedValueOnce(new ApiError(status, fault));
     await end();
     expect(shown(cells[0])).toEqual(['record of j-1', 'hello']);
